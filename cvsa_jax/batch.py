@@ -1,0 +1,110 @@
+"""Restoring batches: compiled once for a shape, run in chunks so that progress can be shown."""
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cvsa_jax.operators.base import View
+from cvsa_jax.priors import Prior
+from cvsa_jax.restore import guided_sampler, run_steps
+from cvsa_jax.sharding import batch_sharding
+
+
+class BatchResult(NamedTuple):
+    """images: (B, H, W, C) float32. residuals: (B, num_steps). seconds: of the loop alone."""
+
+    images: np.ndarray
+    residuals: np.ndarray
+    seconds: float
+
+
+class BatchRestorer:
+    """`restore` over a batch of (key, measurement, operator), spread over the local devices.
+
+    Each image is computed as if it were alone. Images of any size are restored on a
+    canvas that the network can take, of which the measurement sees the top left part.
+
+    Args:
+      prior: the prior.
+      stride: canvas sides are multiples of this.
+      image_channels: of the prior.
+      num_steps: reverse steps.
+      settings: further keyword arguments of `guided_sampler`.
+      chunk: steps between two calls of the progress function.
+    """
+
+    def __init__(
+        self, prior: Prior, stride: int, image_channels: int, num_steps: int, chunk: int = 10, **settings
+    ):
+        self._prior, self._stride, self._channels = prior, stride, image_channels
+        self._num_steps, self._chunk = num_steps, min(chunk, num_steps)
+        self._settings = dict(settings, num_steps=num_steps)
+        self._compiled: dict = {}
+
+    def canvas(self, height: int, width: int) -> tuple[int, int, int]:
+        """The shape that the loop works on for an image of height x width."""
+        up = lambda n: -(-n // self._stride) * self._stride  # noqa: E731
+        return up(height), up(width), self._channels
+
+    def _compile(self, function: Callable, static, *args):
+        """The program for these shapes, compiled at the first call."""
+        shapes = jax.tree.map(lambda a: (jnp.shape(a), jnp.result_type(a)), args)
+        key = (function.__name__, static, str(shapes), jax.tree.structure(args))
+        if key not in self._compiled:
+            self._compiled[key] = jax.jit(function, static_argnums=0).lower(static, *args).compile()
+        return self._compiled[key]
+
+    def _chain(self, measurement, operator, prior):
+        return guided_sampler(measurement, operator, prior, **self._settings)
+
+    def _init_batch(self, canvas, keys, measurements, operators, prior):
+        return jax.vmap(lambda k, y, h: self._chain(y, h, prior).init(k, canvas))(keys, measurements, operators)
+
+    def _run_batch(self, count, states, measurements, operators, prior, start):
+        def one(state, y, h):
+            return run_steps(self._chain(y, h, prior), state, start, count)
+
+        return jax.vmap(one)(states, measurements, operators)
+
+    def __call__(
+        self,
+        keys: jax.Array,
+        measurements: np.ndarray,
+        operators: list,
+        image_shape: tuple[int, int, int],
+        progress: Callable[[int], None] = lambda steps: None,
+    ) -> BatchResult:
+        """Restore a batch.
+
+        Args:
+          keys: (B,) PRNG keys.
+          measurements: (B, ...).
+          operators: B operators of one kind, each acting on images of `image_shape`.
+          image_shape: (H, W, C) of the images; C may be 1 under a prior with 3 channels.
+          progress: called with the number of steps that were just done.
+        """
+        height, width, channels = image_shape
+        grey = channels == 1 and self._channels != 1
+        views = [View(h, height, width, grey) for h in operators]
+        split, replicated = batch_sharding(len(views))
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *views)
+        inputs = jax.device_put((jnp.asarray(measurements), stacked), split)
+        prior = jax.device_put(self._prior, replicated)
+        first = (jax.device_put(keys, split), *inputs, prior)
+        states = self._compile(self._init_batch, self.canvas(height, width), *first)(*first)
+        counts = [self._chunk] * (self._num_steps // self._chunk)
+        counts += [self._num_steps % self._chunk] if self._num_steps % self._chunk else []
+        rest = (*inputs, prior, jnp.zeros((), jnp.int32))
+        runs = {count: self._compile(self._run_batch, count, states, *rest) for count in set(counts)}
+        residuals, start, clock = [], 0, time.perf_counter()
+        for count in counts:
+            states, info = runs[count](states, *inputs, prior, jnp.asarray(start, jnp.int32))
+            residuals.append(np.asarray(info.residual))
+            start += count
+            progress(count)
+        images = np.asarray(jax.vmap(views[0].crop)(states.x))
+        return BatchResult(images, np.concatenate(residuals, 1), time.perf_counter() - clock)

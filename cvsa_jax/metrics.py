@@ -1,0 +1,38 @@
+"""Image quality, for one pair of images; the library implementations of dm_pix.
+
+Both are taken on the 8-bit values that are written to files, scaled to [0, 1], so the
+figures can be checked from the files.
+"""
+
+import dm_pix
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cvsa_jax.data import to_bytes
+
+_psnr, _ssim = jax.jit(dm_pix.psnr), jax.jit(dm_pix.ssim)
+
+
+def _unit(image: np.ndarray) -> jax.Array:
+    return jnp.asarray(to_bytes(np.asarray(image)), jnp.float32) / 255
+
+
+def psnr(truth: np.ndarray, estimate: np.ndarray) -> float:
+    """Peak signal-to-noise ratio in dB over all channels, peak 255; infinite if equal.
+
+    Args:
+      truth, estimate: (H, W, C) in [-1, 1].
+    """
+    return float(_psnr(_unit(truth), _unit(estimate)))
+
+
+def ssim(truth: np.ndarray, estimate: np.ndarray) -> float:
+    """Structural similarity: Gaussian window of 11 pixels, deviation 1.5, mean over channels.
+
+    Args:
+      truth, estimate: (H, W, C) in [-1, 1]; not a number for sides below 11 pixels.
+    """
+    if min(np.shape(truth)[:2]) < 11:
+        return float("nan")
+    return float(_ssim(_unit(truth), _unit(estimate)))

@@ -1,0 +1,136 @@
+"""From a bare network to a denoiser or a velocity network: the preconditioning.
+
+A network is described by a `NetworkSpec`, which a checkpoint stores, so that the two
+always travel together.
+"""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.tree_util import Partial
+
+from cvsa_jax.diffusion import CLD
+from cvsa_jax.models.unet import UNet
+from cvsa_jax.priors import Calibration, Prior, prior_from_denoiser, prior_from_velocity_network
+
+MODELS: dict[str, type[nn.Module]] = {"unet": UNet}
+PARAMETERIZATIONS = ("denoiser", "velocity")
+SMALLEST_NOISE = 2e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkSpec:
+    """What is needed to rebuild a prior from its parameters.
+
+    Args:
+      parameterization: 'denoiser' (EDM preconditioning) or 'velocity' (mixed score).
+      image_channels: 3 for colour, 1 for grey.
+      image_size: side of the training images, in pixels.
+      data_std: standard deviation of the data, used by the preconditioning.
+      model: name in MODELS.
+      options: keyword arguments of the model.
+      cld: the diffusion; for 'velocity' the one that was trained with.
+    """
+
+    parameterization: str = "denoiser"
+    image_channels: int = 3
+    image_size: int = 64
+    data_std: float = 0.5
+    model: str = "unet"
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    cld: CLD = CLD()
+
+    def __post_init__(self):
+        if self.parameterization not in PARAMETERIZATIONS:
+            raise ValueError(f"parameterization must be one of {', '.join(PARAMETERIZATIONS)}")
+        if self.model not in MODELS:
+            raise ValueError(f"model must be one of {', '.join(MODELS)}, got {self.model!r}")
+        if self.image_size % self.build().stride:
+            raise ValueError(f"image_size must be a multiple of {self.build().stride}, got {self.image_size}")
+
+    def build(self) -> nn.Module:
+        """The Flax module: bfloat16 arithmetic on accelerators, float32 on a CPU."""
+        dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+        return MODELS[self.model](out_channels=self.image_channels, dtype=dtype, **self.options)
+
+    def init(self, key: jax.Array):
+        """Fresh parameters."""
+        channels = self.image_channels * (2 if self.parameterization == "velocity" else 1)
+        image = jnp.zeros((1, self.image_size, self.image_size, channels))
+        return self.build().init(key, image, jnp.zeros((1,)))
+
+
+def edm_denoise(module: nn.Module, data_std: float, params, x: jax.Array, sigma: jax.Array) -> jax.Array:
+    """D(x; s) = c_skip x + c_out F(c_in x; c_noise) for a batch.
+
+    c_skip = d^2/(s^2+d^2), c_out = s d/sqrt(s^2+d^2), c_in = 1/sqrt(s^2+d^2),
+    c_noise = ln(s)/4, with d the standard deviation of the data.
+
+    Args:
+      x: (B, H, W, C).
+      sigma: (B,).
+
+    References: Karras, Aittala, Aila, Laine (2022), arXiv:2206.00364, table 1.
+    """
+    label = jnp.log(jnp.maximum(sigma, SMALLEST_NOISE)) / 4
+    s = sigma[:, None, None, None]
+    total = jnp.sqrt(s**2 + data_std**2)
+    return data_std**2 / total**2 * x + s * data_std / total * module.apply(params, x / total, label)
+
+
+def velocity_alpha(module: nn.Module, mass: float, params, u: jax.Array, t: jax.Array) -> jax.Array:
+    """alpha(u, t) for a batch; the velocity enters in units of its own deviation sqrt(M)."""
+    position, velocity = jnp.split(u, 2, -1)
+    u = jnp.concatenate([position, velocity / mass**0.5], -1)
+    return module.apply(params, u, jnp.log(t) / 4)
+
+
+def _one_denoise(module, data_std, params, x, sigma):
+    sigma = jnp.broadcast_to(jnp.asarray(sigma, x.dtype), (1,))
+    return edm_denoise(module, data_std, params, x[None], sigma)[0]
+
+
+def _one_alpha(module, mass, params, u, t):
+    t = jnp.broadcast_to(jnp.asarray(t, u.dtype), (1,))
+    return velocity_alpha(module, mass, params, u[None], t)[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Static:
+    """A function with static leading arguments that hashes by value, so jit caches it."""
+
+    function: Any
+    arguments: tuple
+
+    def __call__(self, *args):
+        return self.function(*self.arguments, *args)
+
+
+def build_prior(
+    spec: NetworkSpec, params, cld: CLD | None = None, calibration: Calibration | None = None
+) -> Prior:
+    """The prior of a trained network.
+
+    Args:
+      spec: its description.
+      params: its parameters.
+      cld: the diffusion to run; None is `spec.cld`. A denoiser serves any diffusion, a
+        velocity network only the one that it was trained with.
+      calibration: its measured denoising error.
+
+    Raises:
+      ValueError: if a velocity network is asked for another diffusion.
+    """
+    cld = cld or spec.cld
+    module = spec.build()
+    if spec.parameterization == "denoiser":
+        denoise = Partial(_Static(_one_denoise, (module, spec.data_std)), params)
+        return prior_from_denoiser(denoise, cld, calibration)
+    if cld != spec.cld:
+        raise ValueError(f"this velocity network was trained with {spec.cld}, not {cld}")
+    return prior_from_velocity_network(
+        Partial(_Static(_one_alpha, (module, cld.mass))), params, cld, calibration
+    )

@@ -1,0 +1,98 @@
+"""What operators share: the linear algebra that autodiff gives, and cropping."""
+
+from collections.abc import Callable
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jax.scipy.sparse.linalg import cg
+
+from cvsa_jax.types import Operator
+
+CG_ITERATIONS = 15
+
+
+def adjoint(operator: Operator, image_shape: tuple[int, ...]) -> Callable:
+    """H' of a linear operator, by transposing its program: <H x, y> = <x, H' y>."""
+    example = jax.ShapeDtypeStruct(image_shape, jnp.result_type(float))
+    transpose = jax.linear_transpose(operator, example)
+    return lambda y: transpose(y)[0]
+
+
+def restrict(operator: Operator, measurement: jax.Array) -> jax.Array:
+    """The measurement with the entries that carry no data (under a mask) set to zero."""
+    function = getattr(operator, "restrict", None)
+    return measurement if function is None else function(measurement)
+
+
+def solve_gram(operator: Operator, forward: Callable, backward: Callable, r, noise_variance, prior_variance):
+    """w = (noise_variance I + prior_variance J J')^-1 r, J the operator's derivative.
+
+    Uses the operator's own closed form if it has one, else CG_ITERATIONS of conjugate
+    gradients from w = 0; the iterations of one image never depend on its neighbours.
+
+    Args:
+      operator: the operator.
+      forward: p -> J p.
+      backward: w -> J' w.
+      r: of the measurement's shape.
+      noise_variance, prior_variance: scalars > 0.
+    """
+    exact = getattr(operator, "solve_gram", None)
+    if exact is not None:
+        return exact(r, noise_variance, prior_variance)
+
+    def apply(w):
+        return noise_variance * w + prior_variance * forward(backward(w))
+
+    return cg(apply, r, tol=1e-3, maxiter=CG_ITERATIONS)[0]
+
+
+def simulate(key: jax.Array, operator: Operator, image: jax.Array, noise_std: float) -> jax.Array:
+    """y = H(x) + noise_std n, n ~ N(0, I); entries under a mask are zero."""
+    clean = operator(image)
+    noisy = clean + noise_std * jax.random.normal(key, clean.shape, clean.dtype)
+    return restrict(operator, noisy)
+
+
+@flax.struct.dataclass
+class Identity:
+    """H(x) = x: plain denoising."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x
+
+    def solve_gram(self, r, noise_variance, prior_variance):
+        return r / (noise_variance + prior_variance)
+
+
+@flax.struct.dataclass
+class View:
+    """H of a part of the canvas: its top left (height, width), its channels averaged if `grey`.
+
+    The crop lets a network that needs multiples of its stride restore any size: the
+    margin is filled by the prior and cut off afterwards. The average serves a grey
+    measurement under a colour prior. With C the crop and G the average of c channels,
+    C C' = I and G G' = I/c, so the operator's closed form of H H' stays valid.
+    """
+
+    operator: Operator
+    height: int = flax.struct.field(pytree_node=False)
+    width: int = flax.struct.field(pytree_node=False)
+    grey: bool = flax.struct.field(pytree_node=False, default=False)
+
+    def crop(self, x: jax.Array) -> jax.Array:
+        """The part of the canvas that is looked at."""
+        x = x[: self.height, : self.width]
+        return x.mean(-1, keepdims=True) if self.grey else x
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.operator(self.crop(x))
+
+    def __getattr__(self, name: str):
+        if name == "restrict":
+            return getattr(self.operator, name)
+        if name == "solve_gram":
+            exact, channels = getattr(self.operator, name), 3 if self.grey else 1
+            return lambda r, noise, prior: exact(r, noise, prior / channels)
+        raise AttributeError(name)

@@ -1,0 +1,46 @@
+"""Pictures of results: grids of images."""
+
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from cvsa_jax.data import to_bytes
+
+
+def image_grid(rows: Sequence[Sequence[np.ndarray]], scale: int = 1, gap: int = 2) -> np.ndarray:
+    """Images in [-1, 1] as one 8-bit picture; smaller ones are centred in their cell.
+
+    Args:
+      rows: rows of images (H, W, 1 or 3).
+      scale: whole-number magnification, by repetition, so that pixels stay visible.
+      gap: white pixels between cells, after magnification.
+    """
+    height = max(image.shape[0] for row in rows for image in row) * scale
+    width = max(image.shape[1] for row in rows for image in row) * scale
+    columns = max(len(row) for row in rows)
+    shape = (len(rows) * (height + gap) - gap, columns * (width + gap) - gap, 3)
+    canvas = np.full(shape, 255, np.uint8)
+    for i, row in enumerate(rows):
+        for j, image in enumerate(row):
+            pixels = np.repeat(np.repeat(to_bytes(image), scale, 0), scale, 1)
+            top = i * (height + gap) + (height - pixels.shape[0]) // 2
+            left = j * (width + gap) + (width - pixels.shape[1]) // 2
+            canvas[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
+    return canvas
+
+
+def save_grid(
+    path: pathlib.Path, rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str] = (), scale: int = 1
+) -> None:
+    """Write `image_grid` as a PNG, with a title above each column."""
+    grid = image_grid(rows, scale)
+    top = 16 if titles else 0
+    canvas = Image.new("RGB", (grid.shape[1], grid.shape[0] + top), "white")
+    canvas.paste(Image.fromarray(grid), (0, top))
+    columns = max(len(row) for row in rows)
+    for j, title in enumerate(titles):
+        ImageDraw.Draw(canvas).text((j * (grid.shape[1] + 2) // columns + 2, 2), title, "black")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    canvas.save(path)

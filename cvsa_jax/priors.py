@@ -1,0 +1,224 @@
+"""Priors: a Gaussian denoiser, or a network trained on the diffusion itself.
+
+Both answer one question, E[x_0 | u_t]; the velocity score follows from it exactly.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+
+from cvsa_jax.diffusion import CLD
+from cvsa_jax.types import Denoiser
+
+
+class Coefficients(NamedTuple):
+    """Everything a prior needs at one time (or, with a leading axis, at many).
+
+    m_t = mean_x x + mean_v v = x_0 + noise e summarises u_t; the velocity score is
+    data x_0hat - precision_xv x - precision_vv v.
+    """
+
+    time: Any
+    mean_x: Any
+    mean_v: Any
+    noise: Any
+    data: Any
+    precision_xv: Any
+    precision_vv: Any
+    variance_v: Any
+    std_v: Any
+
+
+def coefficients(cld: CLD, t) -> Coefficients:
+    """The float64 table for times t > 0.
+
+    m_t = a' S^-1 u / (a' S^-1 a); std_v is L^vv of S = L L'; variance_v is S^vv.
+    """
+    t = np.asarray(t, np.float64)
+    covariance, precision = cld.covariance(t), cld.precision(t)
+    noise = cld.effective_noise(t)
+    weights = np.einsum("...i,...ij->...j", cld.data_direction(t), precision) * noise[..., None] ** 2
+    return Coefficients(
+        time=t,
+        mean_x=weights[..., 0],
+        mean_v=weights[..., 1],
+        noise=noise,
+        data=cld.data_coefficient(t),
+        precision_xv=precision[..., 1, 0],
+        precision_vv=precision[..., 1, 1],
+        variance_v=covariance[..., 1, 1],
+        std_v=precision[..., 1, 1] ** -0.5,
+    )
+
+
+class Calibration(NamedTuple):
+    """The prior's own mean squared denoising error (per pixel) at each noise level."""
+
+    noise: jax.Array
+    error: jax.Array
+
+
+@flax.struct.dataclass
+class Prior:
+    """A prior over images, a pytree: pass it through jit, vmap and grad.
+
+    Args:
+      mean: (x, v, Coefficients) -> E[x_0 | u_t] for one image.
+      cld: the diffusion.
+      calibration: measured denoising error; None stands for sigma^2 / (1 + 4 sigma^2),
+        a white Gaussian of standard deviation 1/2.
+    """
+
+    mean: Partial
+    cld: CLD = flax.struct.field(pytree_node=False)
+    calibration: Calibration | None = None
+
+    def posterior_mean(self, x: jax.Array, v: jax.Array, t) -> jax.Array:
+        """E[x_0 | x_t = x, v_t = v], at a concrete time 0 < t <= 1."""
+        return self.mean(x, v, _cast(coefficients(self.cld, t)))
+
+    def velocity_score(self, x: jax.Array, v: jax.Array, t) -> jax.Array:
+        """grad_v log p(u_t) = d_t E[x_0|u_t] - S^xv x - S^vv v, S the precision of u_t."""
+        c = _cast(coefficients(self.cld, t))
+        return velocity_score(self.mean(x, v, c), x, v, c)
+
+    def error_variance(self, noise: jax.Array) -> jax.Array:
+        """r_t^2, the mean squared error of E[x_0|u_t] per pixel at effective noise `noise`.
+
+        The ratio to that of a white Gaussian is interpolated in log noise, so that the
+        right limits (noise^2 below the table, a constant above) hold outside it.
+        """
+        white = noise**2 / (1 + 4 * noise**2)
+        if self.calibration is None:
+            return white
+        knots = jnp.asarray(self.calibration.noise)
+        ratio = jnp.asarray(self.calibration.error) * (1 + 4 * knots**2) / knots**2
+        return white * jnp.exp(jnp.interp(jnp.log(noise), jnp.log(knots), jnp.log(ratio)))
+
+
+def velocity_score(mean: jax.Array, x: jax.Array, v: jax.Array, c: Coefficients) -> jax.Array:
+    """[S^-1 (a x_0 - u)]_v for x_0 = mean: the score whose posterior mean is `mean`."""
+    return c.data * mean - c.precision_xv * x - c.precision_vv * v
+
+
+def _cast(table: Coefficients) -> Coefficients:
+    return jax.tree.map(lambda a: jnp.asarray(a, jnp.result_type(float)), table)
+
+
+def _call(function, *args):
+    return function(*args)
+
+
+def _as_partial(function: Callable) -> Partial:
+    """A callable as a pytree: arrays inside a callable pytree stay leaves."""
+    if isinstance(function, Partial):
+        return function
+    if jax.tree_util.all_leaves([function]):
+        return Partial(function)
+    return Partial(_call, function)
+
+
+def _denoiser_mean(denoise, x, v, c):
+    return denoise(c.mean_x * x + c.mean_v * v, c.noise)
+
+
+def _network_mean(apply, params, x, v, c):
+    alpha = apply(params, jnp.concatenate([x, v], -1), c.time)
+    score = -v / c.variance_v - alpha / c.std_v
+    return (c.precision_xv * x + c.precision_vv * v + score) / c.data
+
+
+def prior_from_denoiser(denoise: Denoiser, cld: CLD, calibration: Calibration | None = None) -> Prior:
+    """Any Gaussian denoiser as a prior, with no retraining.
+
+    E[x_0 | u_t] = denoise(m_t, s_eff(t)) exactly, since u_t is x_0 along a_t plus Gaussian
+    noise and m_t is sufficient for x_0. Variance-preserving and variance-exploding
+    models are denoisers too.
+
+    Args:
+      denoise: (x, sigma) -> posterior mean, for one image. With parameters:
+        `jax.tree_util.Partial(apply, params)`, which keeps them out of the compiled program.
+      cld: the diffusion.
+      calibration: the denoiser's measured error, used by guidance.
+    """
+    return Prior(Partial(_denoiser_mean, _as_partial(denoise)), cld, calibration)
+
+
+def prior_from_velocity_network(
+    apply: Callable, params, cld: CLD, calibration: Calibration | None = None
+) -> Prior:
+    """A network trained on the diffusion itself, in the mixed-score form.
+
+    s = -v / S^vv_t - alpha(u, t) / L^vv_t and E[x_0|u_t] = (P^xv x + P^vv v + s) / d_t,
+    with P = S^-1 and S = L L'.
+
+    Args:
+      apply: (params, u, t) -> alpha, u = concat(x, v) on channels, for one image.
+      params: the network's parameters.
+      cld: the diffusion that it was trained with.
+      calibration: measured error of its posterior mean, used by guidance.
+
+    References: proposition 4.2 of the paper; Dockhorn et al. (2021), section 3.2.
+    """
+    return Prior(Partial(_network_mean, _as_partial(apply), params), cld, calibration)
+
+
+@flax.struct.dataclass
+class Gaussian:
+    """N(mean, covariance) as a denoiser, in closed form.
+
+    denoise(x, s) = mean + C (C + s^2 I)^-1 (x - mean).
+
+    Args:
+      mean: of the image's shape.
+      covariance: a variance per pixel (scalar or the image's shape), or a full (d, d)
+        matrix over the flattened image.
+    """
+
+    mean: jax.Array
+    covariance: jax.Array
+
+    def __call__(self, x: jax.Array, sigma: jax.Array) -> jax.Array:
+        mean, covariance = jnp.asarray(self.mean), jnp.asarray(self.covariance)
+        if covariance.ndim == 2 and covariance.shape == (x.size, x.size):
+            noisy = covariance + sigma**2 * jnp.eye(x.size, dtype=x.dtype)
+            step = covariance @ jnp.linalg.solve(noisy, (x - mean).ravel())
+            return mean + step.reshape(x.shape)
+        return mean + covariance / (covariance + sigma**2) * (x - mean)
+
+
+@flax.struct.dataclass
+class GaussianMixture:
+    """sum_k w_k N(mean_k, variance I) as a denoiser, in closed form.
+
+    denoise(x, s) = sum_k r_k (variance x + s^2 mean_k) / (variance + s^2) with
+    r_k proportional to w_k N(x; mean_k, (variance + s^2) I).
+
+    Args:
+      weights: (K,), positive, sum 1.
+      means: (K, *image shape).
+      variance: > 0, of every component.
+    """
+
+    weights: jax.Array
+    means: jax.Array
+    variance: jax.Array
+
+    def __call__(self, x: jax.Array, sigma: jax.Array) -> jax.Array:
+        total = self.variance + sigma**2
+        distance = jnp.sum((x - self.means) ** 2, axis=tuple(range(1, self.means.ndim)))
+        weights = jax.nn.softmax(jnp.log(self.weights) - distance / (2 * total))
+        mean = jnp.tensordot(weights, self.means, 1)
+        return (self.variance * x + sigma**2 * mean) / total
+
+    def sample(self, key: jax.Array, count: int) -> jax.Array:
+        """`count` independent samples, shape (count, *image shape)."""
+        component_key, noise_key = jax.random.split(key)
+        component = jax.random.choice(component_key, len(self.weights), (count,), p=self.weights)
+        means = jnp.asarray(self.means)[component]
+        return means + self.variance**0.5 * jax.random.normal(noise_key, means.shape, means.dtype)

@@ -1,0 +1,52 @@
+"""Ancestral sampling: the exact Gaussian q(u_s | u_t, x_0) with x_0 = E[x_0 | u_t, y]."""
+
+import numpy as np
+
+from cvsa_jax.diffusion import CLD
+from cvsa_jax.samplers.base import Sampler, cholesky, draw_noise, stationary_init, to_device
+from cvsa_jax.types import ConditionalMean, State
+
+
+def _bridge(cld: CLD, times: np.ndarray):
+    """(gain, data weight, noise factor) of u_s = gain u_t + weight x_0 + factor z, s < t.
+
+    With F = D_{t-s}, Q the process covariance over t - s and gain
+    K = S_s F' (F S_s F' + Q)^-1: weight = a_s - K a_t and the covariance is
+    (I - K F) S_s, here in the form (I - KF) S_s (I - KF)' + K Q K', which stays positive.
+    """
+    before, after = times[:-1], times[1:]
+    forward, process = cld.transition(before - after), cld.process_covariance(before - after)
+    covariance = cld.covariance(after)
+    cross = covariance @ np.swapaxes(forward, -1, -2)
+    gain = cross @ np.linalg.inv(forward @ cross + process)
+    weight = cld.data_direction(after) - np.einsum("nij,nj->ni", gain, cld.data_direction(before))
+    rest = np.eye(2) - gain @ forward
+    spread = rest @ covariance @ np.swapaxes(rest, -1, -2)
+    spread = spread + gain @ process @ np.swapaxes(gain, -1, -2)
+    return gain, weight, cholesky(spread)
+
+
+def ancestral(cld: CLD, times: np.ndarray, conditional_mean: ConditionalMean) -> Sampler:
+    """One Gaussian draw a step; stable at any number of steps, exact for a point prior.
+
+    u_{t-h} = K u_t + (a_{t-h} - K a_t) E[x_0|u_t, y] + L z, no noise in the last step,
+    which therefore returns E[x_0|u_t, y] itself as position.
+
+    Args:
+      cld: the diffusion.
+      times: decreasing, (num_steps + 1,), ending in 0.
+      conditional_mean: (x, v, index) -> (E[x_0 | u_t, y], Info).
+    """
+    gain, weight, factor = _bridge(cld, times)
+    factor[-1] = 0.0
+    gain, weight, factor = to_device(gain), to_device(weight), to_device(factor)
+
+    def step(state: State, index):
+        mean, info = conditional_mean(state.x, state.v, index)
+        key, x_noise, v_noise = draw_noise(state)
+        g, w, f = gain[index], weight[index], factor[index]
+        x = g[0, 0] * state.x + g[0, 1] * state.v + w[0] * mean + f[0, 0] * x_noise
+        v = g[1, 0] * state.x + g[1, 1] * state.v + w[1] * mean + f[1, 0] * x_noise + f[1, 1] * v_noise
+        return state._replace(x=x, v=v, key=key), info
+
+    return Sampler(stationary_init(cld), step, times[:-1])

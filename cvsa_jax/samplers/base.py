@@ -1,0 +1,58 @@
+"""What all samplers share: the (init, step) pair, the start, the float32 tables."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cvsa_jax.diffusion import CLD
+from cvsa_jax.types import Info, State
+
+
+class Sampler(NamedTuple):
+    """A reverse-time sampler.
+
+    init: (key, image_shape) -> State, drawn at the first time of the grid.
+    step: (State, index) -> (State, Info), from time `index` of the grid to the next.
+    model_times: (num_steps,), the times at which `step` asks for E[x_0 | u_t, y].
+    """
+
+    init: Callable[[jax.Array, tuple[int, ...]], State]
+    step: Callable[[State, jax.Array], tuple[State, Info]]
+    model_times: np.ndarray
+
+
+def stationary_init(cld: CLD) -> Callable:
+    """x ~ N(0, I), v ~ N(0, M I): the diffusion's limit, where the reverse process starts."""
+
+    def init(key: jax.Array, image_shape: tuple[int, ...]) -> State:
+        x_key, v_key, chain_key = jax.random.split(key, 3)
+        x = jax.random.normal(x_key, image_shape)
+        v = cld.mass**0.5 * jax.random.normal(v_key, image_shape)
+        return State(x, v, chain_key)
+
+    return init
+
+
+def to_device(table: np.ndarray) -> jax.Array:
+    """A finished float64 table in the working precision."""
+    return jnp.asarray(table, jnp.result_type(float))
+
+
+def draw_noise(state: State) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(next chain key, noise for x, noise for v); each key is used once."""
+    chain_key, x_key, v_key = jax.random.split(state.key, 3)
+    shape, dtype = state.x.shape, state.x.dtype
+    return chain_key, jax.random.normal(x_key, shape, dtype), jax.random.normal(v_key, shape, dtype)
+
+
+def cholesky(covariance: np.ndarray) -> np.ndarray:
+    """Lower factor of 2x2 covariances that may be singular, shape (..., 2, 2)."""
+    xx, xv, vv = covariance[..., 0, 0], covariance[..., 0, 1], covariance[..., 1, 1]
+    factor = np.zeros(covariance.shape)
+    factor[..., 0, 0] = np.sqrt(np.maximum(xx, 0))
+    factor[..., 1, 0] = np.divide(xv, factor[..., 0, 0], out=np.zeros(xv.shape), where=xx > 0)
+    factor[..., 1, 1] = np.sqrt(np.maximum(vv - factor[..., 1, 0] ** 2, 0))
+    return factor

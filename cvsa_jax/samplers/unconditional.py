@@ -1,0 +1,49 @@
+"""Samples of a prior itself: the reverse process without a measurement."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cvsa_jax.priors import Prior, coefficients
+from cvsa_jax.samplers.ancestral import ancestral
+from cvsa_jax.samplers.base import to_device
+from cvsa_jax.types import Info
+
+
+def prior_mean(prior: Prior, times: np.ndarray) -> Callable:
+    """E[x_0 | u_t] at the given times, as a sampler's conditional mean."""
+    table = jax.tree.map(to_device, coefficients(prior.cld, times))
+
+    def mean(x, v, index):
+        row = jax.tree.map(lambda a: a[index], table)
+        return prior.mean(x, v, row), Info(residual=jnp.zeros(()))
+
+    return mean
+
+
+def sample_prior(
+    key: jax.Array, prior: Prior, image_shape: tuple[int, ...], times: np.ndarray, count: int,
+    sampler: Callable = ancestral,
+) -> jax.Array:
+    """`count` independent samples, shape (count, *image_shape).
+
+    Args:
+      key: PRNG key.
+      prior: any prior.
+      image_shape: (H, W, C).
+      times: a grid of `time_grid`.
+      count: number of samples.
+      sampler: a factory (cld, times, conditional_mean) -> Sampler.
+    """
+    model_times = sampler(prior.cld, times, lambda *_: None).model_times
+
+    @jax.jit
+    def draw(prior, keys):
+        chain = sampler(prior.cld, times, prior_mean(prior, model_times))
+        state = jax.vmap(lambda k: chain.init(k, image_shape))(keys)
+        step = jax.vmap(lambda s, i: chain.step(s, i)[0], (0, None))
+        return jax.lax.scan(lambda s, i: (step(s, i), None), state, jnp.arange(len(model_times)))[0].x
+
+    return draw(prior, jax.random.split(key, count))

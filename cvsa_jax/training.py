@@ -1,0 +1,180 @@
+"""Losses, the train step, the moving average, validation: pure functions."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from cvsa_jax.diffusion import CLD, SMALLEST_TIME
+from cvsa_jax.networks import NetworkSpec, edm_denoise, velocity_alpha
+from cvsa_jax.priors import Calibration, Prior, coefficients
+from cvsa_jax.samplers.base import cholesky, to_device
+
+VALIDATION_NOISES = tuple(float(s) for s in np.geomspace(0.002, 200.0, 16))
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that a run needs to go on: saved whole, it resumes exactly.
+
+    average: moving average of params, the ones to use. key: PRNG key data, from which
+    each step folds its own.
+    """
+
+    step: jax.Array
+    params: dict
+    average: dict
+    opt_state: optax.OptState
+    key: jax.Array
+
+
+def make_optimizer(learning_rate: float, warmup_steps: int, num_steps: int) -> optax.GradientTransformation:
+    """Adam behind a clipped gradient; linear warm-up, then a cosine down to one percent."""
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, learning_rate, warmup_steps, num_steps, end_value=0.01 * learning_rate
+    )
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule, b2=0.99))
+
+
+def init_state(spec: NetworkSpec, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
+    """A fresh run's state; jit it, which is faster than running it eagerly."""
+    params_key, train_key = jax.random.split(jax.random.key(seed))
+    params = spec.init(params_key)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        average=jax.tree.map(jnp.copy, params),
+        opt_state=optimizer.init(params),
+        key=jax.random.key_data(train_key),
+    )
+
+
+def draw_training_noise(key: jax.Array, count: int) -> jax.Array:
+    """Noise levels for the denoiser loss, shape (count,).
+
+    Four in five are EDM's log-normal, here exp(N(-1.1, 1.3^2)); one in five is uniform in
+    the logarithm over [.002, 300]. Deviation: EDM has the log-normal alone; the reverse
+    diffusion starts at an effective noise of 248, which that never draws.
+    """
+    choice_key, normal_key, uniform_key = jax.random.split(key, 3)
+    normal = -1.1 + 1.3 * jax.random.normal(normal_key, (count,))
+    wide = jax.random.uniform(uniform_key, (count,), minval=np.log(0.002), maxval=np.log(300.0))
+    return jnp.exp(jnp.where(jax.random.uniform(choice_key, (count,)) < 0.8, normal, wide))
+
+
+def denoiser_loss(spec: NetworkSpec) -> Callable:
+    """EDM's loss: mean of (s^2 + d^2)/(s d)^2 |D(x + s e; s) - x|^2.
+
+    Returns: (params, key, images (B, H, W, C)) -> scalar.
+
+    References: Karras et al. (2022), equation 2 and table 1.
+    """
+    module = spec.build()
+
+    def loss(params, key, images):
+        level_key, noise_key = jax.random.split(key)
+        sigma = draw_training_noise(level_key, images.shape[0])
+        s = sigma[:, None, None, None]
+        noisy = images + s * jax.random.normal(noise_key, images.shape)
+        error = edm_denoise(module, spec.data_std, params, noisy, sigma) - images
+        return jnp.mean((s**2 + spec.data_std**2) / (s * spec.data_std) ** 2 * error**2)
+
+    return loss
+
+
+class _TimeTable(NamedTuple):
+    time: jax.Array
+    direction: jax.Array
+    factor: jax.Array
+    drift: jax.Array
+
+
+def _time_table(cld: CLD, count: int = 4096) -> _TimeTable:
+    time = SMALLEST_TIME + (1 - SMALLEST_TIME) * (np.arange(count) + 0.5) / count
+    c = coefficients(cld, time)
+    factor = cholesky(cld.covariance(time))
+    direction = cld.data_direction(time)
+    return _TimeTable(*map(to_device, (time, direction, factor, c.std_v / c.variance_v)))
+
+
+def velocity_loss(spec: NetworkSpec) -> Callable:
+    """Hybrid score matching: mean of |alpha(u_t, t) - (e_v - L^vv v_t / S^vv)|^2.
+
+    u_t = a_t x_0 + L_t e; with s = -v/S^vv - alpha/L^vv this is the error of the score in
+    units of 1/L^vv. Times come from a float64 table, uniform in [1e-3, 1].
+
+    Returns: (params, key, images (B, H, W, C)) -> scalar.
+
+    References: Dockhorn et al. (2021), section 3.1 and equation 9.
+    """
+    module, table = spec.build(), _time_table(spec.cld)
+
+    def loss(params, key, images):
+        time_key, x_key, v_key = jax.random.split(key, 3)
+        index = jax.random.randint(time_key, images.shape[:1], 0, table.time.shape[0])
+        rows = jax.tree.map(lambda a: jnp.expand_dims(a[index], (1, 2, 3)), table)
+        e_x, e_v = jax.random.normal(x_key, images.shape), jax.random.normal(v_key, images.shape)
+        x = rows.direction[..., 0] * images + rows.factor[..., 0, 0] * e_x
+        v = rows.direction[..., 1] * images + rows.factor[..., 1, 0] * e_x + rows.factor[..., 1, 1] * e_v
+        u = jnp.concatenate([x, v], -1)
+        alpha = velocity_alpha(module, spec.cld.mass, params, u, table.time[index])
+        return jnp.mean((alpha - (e_v - rows.drift * v)) ** 2)
+
+    return loss
+
+
+LOSSES = {"denoiser": denoiser_loss, "velocity": velocity_loss}
+
+
+def train_step(spec: NetworkSpec, optimizer: optax.GradientTransformation, average_decay: float) -> Callable:
+    """(TrainState, images) -> (TrainState, loss).
+
+    The average's decay ramps as min(average_decay, (1 + n)/(10 + n)) at step n.
+    """
+    loss_function = LOSSES[spec.parameterization](spec)
+
+    def step(state: TrainState, images: jax.Array):
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        loss, gradient = jax.value_and_grad(loss_function)(state.params, key, images)
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        decay = jnp.minimum(average_decay, (1.0 + state.step) / (10.0 + state.step))
+        average = optax.incremental_update(params, state.average, 1 - decay)
+        return TrainState(state.step + 1, params, average, opt_state, state.key), loss
+
+    return step
+
+
+def denoising_error(prior: Prior, images: jax.Array, key: jax.Array, batch_size: int = 64) -> Calibration:
+    """Mean squared error per pixel of E[x_0 | u_t] at VALIDATION_NOISES.
+
+    Args:
+      prior: any prior.
+      images: (N, H, W, C), held out.
+      key: PRNG key; the same noise is drawn at every level.
+    """
+    times = prior.cld.time_of_noise(np.array(VALIDATION_NOISES))
+    direction, factor = prior.cld.data_direction(times), cholesky(prior.cld.covariance(times))
+    rows = jax.tree.map(to_device, (coefficients(prior.cld, times), direction, factor))
+
+    @jax.jit
+    def errors(mean, batch, batch_key, row):
+        c, a, f = row
+        x_key, v_key = jax.random.split(batch_key)
+        e_x, e_v = jax.random.normal(x_key, batch.shape), jax.random.normal(v_key, batch.shape)
+        x = a[0] * batch + f[0, 0] * e_x
+        v = a[1] * batch + f[1, 0] * e_x + f[1, 1] * e_v
+        estimate = jax.vmap(lambda x, v: mean(x, v, c))(x, v)
+        return jnp.sum((estimate - batch) ** 2) / batch[0].size
+
+    total = np.zeros(len(times))
+    for start in range(0, len(images), batch_size):
+        batch, batch_key = images[start : start + batch_size], jax.random.fold_in(key, start)
+        for level in range(len(times)):
+            row = jax.tree.map(lambda a, level=level: a[level], rows)
+            total[level] += float(errors(prior.mean, batch, batch_key, row))
+    return Calibration(np.array(VALIDATION_NOISES), total / len(images))

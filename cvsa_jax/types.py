@@ -1,0 +1,63 @@
+"""Shared types, and the one table from the paper's symbols to the names in this code.
+
+| paper            | here                                   | meaning                              |
+|------------------|----------------------------------------|--------------------------------------|
+| x, v             | `State.x`, `State.v`                   | position (the image) and velocity    |
+| k, v'            | `State.k`, `State.kernel_v`            | the kernel's chain, blind tasks      |
+| y, H, n, sigma   | `measurement`, `operator`, `noise_std` | y = H(x) + n, n ~ N(0, sigma^2 I)    |
+| M, Gamma         | `CLD.mass`, `CLD.friction`             | mass, friction                       |
+| beta, gamma      | `CLD.beta`, `CLD.gamma`                | rate, scale of the initial velocity  |
+| D_t, Sigma_t     | `CLD.transition`, `CLD.covariance`     | p(u_t given u_0) = N(D_t u_0, S_t)   |
+| d_t              | `CLD.data_coefficient`                 | the data's weight in the score       |
+| x_0 hat          | `Prior.posterior_mean`                 | E[x_0 given u_t]                     |
+| S_theta          | `Prior.velocity_score`                 | the gradient of log p(u_t) in v      |
+| T, dt            | `num_steps`, `time_grid`               | reverse steps and their times        |
+
+Images are float32 in [-1, 1], shape (H, W, C); `jax.vmap` makes batches of them.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import jax
+
+ArrayTree = object  # any pytree of arrays
+
+
+class State(NamedTuple):
+    """The reverse process at one time. k and kernel_v are None unless the task is blind."""
+
+    x: jax.Array
+    v: jax.Array
+    key: jax.Array
+    k: jax.Array | None = None
+    kernel_v: jax.Array | None = None
+
+
+class Info(NamedTuple):
+    """What one step reports; stacked over steps it is the trace.
+
+    residual: root mean square of y - H(x_0 hat), in the measurement's units.
+    """
+
+    residual: jax.Array
+
+
+class Denoiser(Protocol):
+    """E[x_0 | x_0 + sigma e = x] for one image x of shape (H, W, C) and a scalar sigma."""
+
+    def __call__(self, x: jax.Array, sigma: jax.Array) -> jax.Array: ...
+
+
+class Operator(Protocol):
+    """A measurement x -> H(x): any JAX function of one image.
+
+    It may offer `solve_gram(r, noise_variance, prior_variance)`, the exact
+    (noise_variance I + prior_variance H H')^-1 r; without it conjugate gradients serve.
+    """
+
+    def __call__(self, x: jax.Array) -> jax.Array: ...
+
+
+ConditionalMean = Callable[..., tuple[jax.Array, Info]]
+"""(x, v, step index) -> (E[x_0 | u_t, y], Info): what a sampler needs to know."""

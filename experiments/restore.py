@@ -1,0 +1,215 @@
+"""Restore photographs: degrade clean ones and restore them, or restore measured ones.
+
+    python -m experiments.restore --task=motion_deblur --input=FOLDER --output=results/motion
+    python -m experiments.restore --task=sr4 --measured --input=small.png --output=results/mine
+
+The same command given again continues a job that was stopped.
+"""
+
+import pathlib
+import sys
+from collections import defaultdict
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from tqdm import tqdm
+
+from cvsa_jax import batch, checkpoints, data, guidance, metrics, operators, samplers
+from cvsa_jax.diffusion import SMALLEST_TIME, TIME_GRIDS
+from experiments import common, inputs, outputs
+
+flags.DEFINE_enum("task", None, list(operators.TASKS), "The degradation.")
+flags.DEFINE_bool("list_tasks", False, "Print the tasks and stop.")
+flags.DEFINE_string("input", None, "An image, or a folder of images (subfolders are searched).")
+flags.DEFINE_string("output", None, "Folder of the results.")
+flags.DEFINE_bool("measured", False, "The inputs are already degraded; by default they are clean.")
+flags.DEFINE_string("checkpoint", str(common.DEFAULT_CHECKPOINT), "Folder of the prior.")
+flags.DEFINE_integer("image_size", None, "Cut the centre square and resize it to this; by default as it is.")
+flags.DEFINE_integer("limit", None, "Restore only the first N images.", lower_bound=1)
+flags.DEFINE_bool("overwrite", False, "Write into a folder that holds other results.")
+flags.DEFINE_float("noise_std", 0.05, "Standard deviation of the noise, for images in [-1, 1].")
+flags.DEFINE_integer("num_steps", 100, "Reverse steps; one network evaluation each.")
+flags.DEFINE_enum("sampler", "ancestral", list(samplers.SAMPLERS), "The reverse-time sampler.")
+flags.DEFINE_enum("guidance", "covariance", list(guidance.GUIDANCES), "Form of the observation score.")
+flags.DEFINE_enum("time_grid", "logarithmic", list(TIME_GRIDS), "How the times are spaced.")
+flags.DEFINE_float("t_start", 1.0, "First time of the grid.")
+flags.DEFINE_float("t_end", SMALLEST_TIME, "Last time at which the network is asked.")
+flags.DEFINE_integer("seed", 0, "Seed of masks, kernels, noise and samples.")
+flags.DEFINE_integer("batch_size", 8, "Samples restored together.", lower_bound=1)
+flags.DEFINE_integer("num_samples", 1, "Posterior samples per image; their mean is the restoration.", lower_bound=1)
+flags.DEFINE_string("mask", None, "mask_inpaint: image file, white where pixels are missing.")
+flags.DEFINE_string("kernel", None, "Blurs: kernel file (.npy or image) in place of a drawn one.")
+flags.DEFINE_integer("kernel_size", None, "motion_deblur: side of the kernel; by default 61/256 of the image's.")
+flags.DEFINE_float("kernel_std", None, "gaussian_deblur: deviation in pixels; by default 3/256 of the side.")
+flags.DEFINE_float("motion_intensity", 0.5, "motion_deblur: 0 straight to 1 shaky.")
+flags.DEFINE_enum("boundary", "reflect", list(operators.BOUNDARIES), "Blurs by a kernel: beyond the border.")
+flags.DEFINE_integer("box_size", None, "box_inpaint: side of the hole; by default half the image's.")
+flags.DEFINE_float("missing", 0.92, "random_inpaint: share of the pixels that is lost.")
+common.define_diffusion_flags()
+FLAGS = flags.FLAGS
+FREE_SETTINGS = ("input", "output", "overwrite", "list_tasks", "batch_size", "limit")
+
+
+def operator_options() -> operators.OperatorOptions:
+    """The tasks' settings from the flags, files read."""
+    return operators.OperatorOptions(
+        kernel_size=FLAGS.kernel_size,
+        kernel_std=FLAGS.kernel_std,
+        motion_intensity=FLAGS.motion_intensity,
+        kernel=inputs.read_kernel(FLAGS.kernel) if FLAGS.kernel else None,
+        boundary=FLAGS.boundary,
+        box_size=FLAGS.box_size,
+        missing=FLAGS.missing,
+        seen=inputs.read_mask(FLAGS.mask) if FLAGS.mask else None,
+    )
+
+
+class Measured(NamedTuple):
+    """One image ready to be restored. truth is None for measured inputs."""
+
+    item: inputs.Item
+    truth: np.ndarray | None
+    measurement: np.ndarray
+    operator: operators.Operator
+    shape: tuple[int, int, int]
+
+
+def measure(item: inputs.Item, options: operators.OperatorOptions) -> Measured:
+    """Draw the operator and, for clean inputs, the measurement."""
+    factor = operators.TASKS[FLAGS.task].factor if FLAGS.measured else 1
+    height, width, channels = item.image.shape
+    shape = (height * factor, width * factor, channels)
+    generator = inputs.generator_of(item, FLAGS.seed)
+    operator = operators.make_operator(FLAGS.task, generator, *shape[:2], options)
+    if FLAGS.measured:
+        return Measured(item, None, item.image, operator, shape)
+    key = inputs.key_of(item, FLAGS.seed, 0)
+    y = operators.simulate(key, operator, jnp.asarray(item.image), FLAGS.noise_std)
+    return Measured(item, item.image, np.asarray(y), operator, shape)
+
+
+def write(results: outputs.Results, job: Measured, samples: np.ndarray, seconds: float) -> None:
+    """All files and the metrics of one image; samples (num_samples, H, W, C)."""
+    name, folder = job.item.name, results.folder
+    factor = operators.TASKS[FLAGS.task].factor
+    estimate = samples.mean(0)
+    data.save_image(folder / "restored" / f"{name}.png", estimate)
+    data.save_image(folder / "measurement" / f"{name}.png", job.measurement)
+    outputs.save_operator(folder / "operator", name, job.operator)
+    if len(samples) > 1:
+        for i, sample in enumerate(samples):
+            data.save_image(folder / "samples" / f"{name}_{i:02d}.png", sample)
+        data.save_image(folder / "deviation" / f"{name}.png", 4 * samples.std(0, ddof=1) - 1)
+    row = dict.fromkeys(outputs.COLUMNS, "") | {"image": name, "seconds": seconds}
+    row["network_evaluations"] = FLAGS.num_steps * FLAGS.num_samples
+    if job.truth is not None:
+        data.save_image(folder / "truth" / f"{name}.png", job.truth)
+        shown = outputs.upsample(job.measurement, job.shape, factor)
+        row["psnr_measurement"], row["ssim_measurement"] = metrics.psnr(job.truth, shown), metrics.ssim(job.truth, shown)
+        row["psnr"], row["ssim"] = metrics.psnr(job.truth, estimate), metrics.ssim(job.truth, estimate)
+    results.add(row)
+
+
+def batches(jobs: list[Measured]) -> list[list[tuple[Measured, int]]]:
+    """(image, sample index) pairs of one shape each, whole images together, batch_size at most.
+
+    Images with more samples than fit in one batch span several; the others share.
+    """
+    groups = defaultdict(list)
+    for job in jobs:
+        groups[job.shape].append(job)
+    out = []
+    for group in groups.values():
+        pairs = [(job, i) for job in group for i in range(FLAGS.num_samples)]
+        out += [pairs[i : i + FLAGS.batch_size] for i in range(0, len(pairs), FLAGS.batch_size)]
+    return out
+
+
+def main() -> None:
+    if FLAGS.list_tasks:
+        for name, task in operators.TASKS.items():
+            print(f"{name:16} {task.summary}")
+        return
+    failures: dict[str, str] = {}
+    with common.user_errors():
+        for name in ("task", "input", "output"):
+            if FLAGS[name].value is None:
+                raise ValueError(f"--{name} is required")
+        options = operator_options()
+        if FLAGS.measured:
+            inputs.check_measured(FLAGS.task, options)
+        files = data.list_images(FLAGS.input)[: FLAGS.limit]
+        loaded = checkpoints.load_prior(FLAGS.checkpoint, common.diffusion_from_flags())
+        channels = loaded.spec.image_channels
+        settings = {k: v for k, v in common.flag_values().items() if k not in FREE_SETTINGS}
+        results = outputs.Results(pathlib.Path(FLAGS.output), settings, FLAGS.overwrite)
+        restorer = batch.BatchRestorer(
+            loaded.prior, loaded.spec.build().stride, channels, FLAGS.num_steps,
+            noise_std=FLAGS.noise_std, sampler=FLAGS.sampler, guidance=FLAGS.guidance,
+            time_grid_name=FLAGS.time_grid, t_start=FLAGS.t_start, t_end=FLAGS.t_end,
+        )  # fmt: skip
+        jobs = []
+        for path, name in zip(files, inputs.output_names(files, pathlib.Path(FLAGS.input)), strict=True):
+            if name in results.done:
+                continue
+            try:
+                item = inputs.read_item(path, name, FLAGS.image_size, channels)
+                jobs.append(measure(item, options))
+            except ValueError as error:
+                if len(files) == 1:
+                    raise
+                failures[name] = str(error)
+                print(f"skipped: {error}", file=sys.stderr)
+        if not jobs and not results.rows:
+            raise ValueError("none of the images could be read")
+        results.begin()
+
+    restore_all(jobs, restorer, results, failures)
+    results.finish(failures)
+    report(results, failures)
+
+
+def restore_all(jobs, restorer, results, failures) -> None:
+    """Restore every job, writing each image as soon as its last sample is there."""
+    samples, seconds = defaultdict(list), defaultdict(float)
+    plan = batches(jobs)
+    with tqdm(total=len(plan) * FLAGS.num_steps, unit="step", disable=not plan) as bar:
+        for pairs in plan:
+            keys = jnp.stack([
+                jax.random.fold_in(inputs.key_of(job.item, FLAGS.seed, 1), i) for job, i in pairs
+            ])  # fmt: skip
+            measurements = np.stack([job.measurement for job, _ in pairs])
+            done = restorer(keys, measurements, [job.operator for job, _ in pairs], pairs[0][0].shape, bar.update)
+            for (job, _), image in zip(pairs, done.images, strict=True):
+                name = job.item.name
+                samples[name].append(image)
+                seconds[name] += done.seconds / len(pairs)
+                if len(samples[name]) < FLAGS.num_samples:
+                    continue
+                stack = np.stack(samples.pop(name))
+                if not np.isfinite(stack).all():
+                    failures[name] = "the loop diverged; take more steps, or sampler ancestral with covariance"
+                    print(f"failed: {name}: {failures[name]}", file=sys.stderr)
+                    continue
+                write(results, job, stack, seconds[name])
+
+
+def report(results, failures) -> None:
+    """The closing lines, and exit code 1 if an image failed."""
+    means = results.means()
+    if "psnr" in means:
+        print(
+            f"{FLAGS.task}: {len(results.rows)} images, PSNR {means['psnr_measurement']:.2f} -> {means['psnr']:.2f} dB, "
+            f"SSIM {means['ssim_measurement']:.3f} -> {means['ssim']:.3f}"
+        )
+    print(f"pictures: {results.folder / 'grid.png'}, {results.folder / 'restored'}")
+    if failures:
+        print(f"error: {len(failures)} of the images failed, see {results.folder / 'summary.json'}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    common.run(main)
