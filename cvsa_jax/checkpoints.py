@@ -17,6 +17,7 @@ import orbax.checkpoint as ocp
 from cvsa_jax.diffusion import CLD
 from cvsa_jax.networks import NetworkSpec, build_prior
 from cvsa_jax.priors import Calibration, Prior
+from cvsa_jax.spectral import Spectrum
 
 logging.getLogger("absl").setLevel(logging.WARNING)
 
@@ -39,9 +40,12 @@ def spec_to_json(spec: NetworkSpec) -> dict[str, Any]:
 
 
 def spec_from_json(record: dict[str, Any]) -> NetworkSpec:
-    """The inverse of spec_to_json; lists in the model's options become tuples."""
+    """The inverse of spec_to_json; lists become tuples again."""
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in record["options"].items()}
-    return NetworkSpec(**{**record, "options": options, "cld": CLD(**record["cld"])})
+    spectrum = record["spectrum"]
+    if spectrum is not None:
+        spectrum = Spectrum(tuple(map(tuple, spectrum["variance"])))
+    return NetworkSpec(**{**record, "options": options, "spectrum": spectrum, "cld": CLD(**record["cld"])})
 
 
 def save_prior(folder, spec: NetworkSpec, params, calibration: Calibration, training: dict) -> None:

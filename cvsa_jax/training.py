@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from cvsa_jax.diffusion import CLD, SMALLEST_TIME
-from cvsa_jax.networks import NetworkSpec, edm_denoise, velocity_alpha
+from cvsa_jax.networks import NetworkSpec, edm_denoise, output_variance, velocity_alpha
 from cvsa_jax.priors import Calibration, Prior, coefficients
 from cvsa_jax.samplers.base import cholesky, to_device
 
@@ -67,7 +67,9 @@ def draw_training_noise(key: jax.Array, count: int) -> jax.Array:
 
 
 def denoiser_loss(spec: NetworkSpec) -> Callable:
-    """EDM's loss: mean of (s^2 + d^2)/(s d)^2 |D(x + s e; s) - x|^2.
+    """EDM's loss: mean of w(s) |D(x + s e; s) - x|^2, one over the mean of c_out^2 as w.
+
+    With EDM's own preconditioning w(s) = (s^2 + d^2)/(s d)^2.
 
     Returns: (params, key, images (B, H, W, C)) -> scalar.
 
@@ -78,10 +80,9 @@ def denoiser_loss(spec: NetworkSpec) -> Callable:
     def loss(params, key, images):
         level_key, noise_key = jax.random.split(key)
         sigma = draw_training_noise(level_key, images.shape[0])
-        s = sigma[:, None, None, None]
-        noisy = images + s * jax.random.normal(noise_key, images.shape)
-        error = edm_denoise(module, spec.data_std, params, noisy, sigma) - images
-        return jnp.mean((s**2 + spec.data_std**2) / (s * spec.data_std) ** 2 * error**2)
+        noisy = images + sigma[:, None, None, None] * jax.random.normal(noise_key, images.shape)
+        error = jnp.mean((edm_denoise(spec, module, params, noisy, sigma) - images) ** 2, (1, 2, 3))
+        return jnp.mean(error / output_variance(spec, sigma))
 
     return loss
 

@@ -19,7 +19,7 @@ from absl import flags
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
-from cvsa_jax import checkpoints, data, networks, plots, training
+from cvsa_jax import checkpoints, data, networks, plots, spectral, training
 from cvsa_jax.diffusion import time_grid
 from cvsa_jax.samplers.unconditional import sample_prior
 from experiments import common
@@ -27,6 +27,10 @@ from experiments import common
 flags.DEFINE_string("data", None, "Folder of images of any size; subfolders are searched.", required=True)
 flags.DEFINE_string("output", None, "Folder of the run.", required=True)
 flags.DEFINE_enum("parameterization", "denoiser", list(networks.PARAMETERIZATIONS), "What is trained.")
+flags.DEFINE_enum(
+    "preconditioning", "spectral", ["spectral", "scalar"],
+    "Denoiser: scale each frequency by the data's spectrum, or all alike as EDM does.",
+)  # fmt: skip
 flags.DEFINE_integer("image_size", 64, "Side of the training images.")
 flags.DEFINE_integer("image_channels", 3, "3 for colour, 1 for grey.")
 flags.DEFINE_list("channels", ["48", "96", "192"], "Features of each level of the U-Net.")
@@ -36,7 +40,7 @@ flags.DEFINE_integer("patch", 2, "Space-to-depth factor of the stem.")
 flags.DEFINE_bool("attention", False, "Attend over all positions at the lowest level.")
 flags.DEFINE_integer("num_steps", 10000, "Optimiser steps of the whole run.")
 flags.DEFINE_integer("batch_size", 32, "Images per step, over all devices.")
-flags.DEFINE_float("learning_rate", 5e-4, "Peak learning rate of Adam.")
+flags.DEFINE_float("learning_rate", 1e-3, "Peak learning rate of Adam.")
 flags.DEFINE_integer("warmup_steps", 200, "Steps of linear warm-up.")
 flags.DEFINE_float("average_decay", 0.999, "Decay of the moving average of the parameters.")
 flags.DEFINE_integer("seed", 0, "Seed of the parameters, the data order and the noise.")
@@ -47,17 +51,23 @@ flags.DEFINE_integer("sample_every", 2000, "Steps between sample grids and valid
 common.define_diffusion_flags()
 FLAGS = flags.FLAGS
 
+SPECTRUM_IMAGES = 1024
 # What may differ between a run and its continuation.
 FREE_SETTINGS = ("data", "output", "log_every", "save_every", "sample_every")
 
 
-def network_spec() -> networks.NetworkSpec:
-    """The network that the flags describe."""
+def network_spec(files: list) -> networks.NetworkSpec:
+    """The network that the flags describe, with the spectrum of some of the files."""
     levels = {name: tuple(map(int, FLAGS[name].value)) for name in ("channels", "encoder_blocks", "decoder_blocks")}
     if len({len(v) for v in levels.values()}) != 1:
         raise ValueError("--channels, --encoder_blocks and --decoder_blocks must have the same length")
     options = levels | {"patch": FLAGS.patch, "attention": FLAGS.attention}
+    spectrum = None
+    if FLAGS.parameterization == "denoiser" and FLAGS.preconditioning == "spectral":
+        some = files[:: -(-len(files) // SPECTRUM_IMAGES)]
+        spectrum = spectral.estimate_spectrum(data.load_squares(some, FLAGS.image_size, FLAGS.image_channels))
     return networks.NetworkSpec(
+        spectrum=spectrum,
         parameterization=FLAGS.parameterization,
         image_channels=FLAGS.image_channels,
         image_size=FLAGS.image_size,
@@ -119,9 +129,9 @@ def main() -> None:
     settings = common.flag_values()
     folder = pathlib.Path(FLAGS.output)
     with common.user_errors():
-        spec = network_spec()
         files = data.list_images(FLAGS.data)
         train_files, validation_files = data.split_validation(files, FLAGS.num_validation)
+        spec = network_spec(train_files)
         if FLAGS.batch_size % jax.local_device_count():
             raise ValueError(f"--batch_size must be a multiple of the {jax.local_device_count()} devices")
         if len(train_files) < FLAGS.batch_size:
