@@ -12,8 +12,7 @@ from cvsa_jax.priors import (
 )
 from cvsa_jax.restore import Restoration, guided_sampler, restore, run_steps
 from cvsa_jax.types import Info, State
-
-__version__ = "0.1.0"
+from cvsa_jax.version import __version__
 
 __all__ = [
     "CLD",
@@ -24,6 +23,7 @@ __all__ = [
     "Prior",
     "Restoration",
     "State",
+    "__version__",
     "guided_sampler",
     "load_prior",
     "prior_from_denoiser",

@@ -37,9 +37,7 @@ class BatchRestorer:
       chunk: steps between two calls of the progress function.
     """
 
-    def __init__(
-        self, prior: Prior, stride: int, image_channels: int, num_steps: int, chunk: int = 10, **settings
-    ):
+    def __init__(self, prior: Prior, stride: int, image_channels: int, num_steps: int, chunk: int = 10, **settings):
         self._prior, self._stride, self._channels = prior, stride, image_channels
         self._num_steps, self._chunk = num_steps, min(chunk, num_steps)
         self._settings = dict(settings, num_steps=num_steps)

@@ -161,9 +161,7 @@ TIME_GRIDS: dict[str, Callable] = {
 }
 
 
-def time_grid(
-    name: str, num_steps: int, cld: CLD, t_start: float = 1.0, t_end: float = SMALLEST_TIME
-) -> np.ndarray:
+def time_grid(name: str, num_steps: int, cld: CLD, t_start: float = 1.0, t_end: float = SMALLEST_TIME) -> np.ndarray:
     """Times t_start = t_0 > ... > t_{N-1} = t_end, then 0: N steps, N network evaluations.
 
     Args:

@@ -45,7 +45,7 @@ class NetworkSpec:
     model: str = "unet"
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     spectrum: spectral.Spectrum | None = None
-    cld: CLD = CLD()
+    cld: CLD = dataclasses.field(default_factory=CLD)
 
     def __post_init__(self):
         if self.parameterization not in PARAMETERIZATIONS:
@@ -145,9 +145,7 @@ class _Static:
         return self.function(*self.arguments, *args)
 
 
-def build_prior(
-    spec: NetworkSpec, params, cld: CLD | None = None, calibration: Calibration | None = None
-) -> Prior:
+def build_prior(spec: NetworkSpec, params, cld: CLD | None = None, calibration: Calibration | None = None) -> Prior:
     """The prior of a trained network.
 
     Args:
@@ -167,6 +165,4 @@ def build_prior(
         return prior_from_denoiser(denoise, cld, calibration)
     if cld != spec.cld:
         raise ValueError(f"this velocity network was trained with {spec.cld}, not {cld}")
-    return prior_from_velocity_network(
-        Partial(_Static(_one_alpha, (module, cld.mass))), params, cld, calibration
-    )
+    return prior_from_velocity_network(Partial(_Static(_one_alpha, (module, cld.mass))), params, cld, calibration)

@@ -149,9 +149,7 @@ def prior_from_denoiser(denoise: Denoiser, cld: CLD, calibration: Calibration | 
     return Prior(Partial(_denoiser_mean, _as_partial(denoise)), cld, calibration)
 
 
-def prior_from_velocity_network(
-    apply: Callable, params, cld: CLD, calibration: Calibration | None = None
-) -> Prior:
+def prior_from_velocity_network(apply: Callable, params, cld: CLD, calibration: Calibration | None = None) -> Prior:
     """A network trained on the diffusion itself, in the mixed-score form.
 
     s = -v / S^vv_t - alpha(u, t) / L^vv_t and E[x_0|u_t] = (P^xv x + P^vv v + s) / d_t,

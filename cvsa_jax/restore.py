@@ -40,9 +40,7 @@ def guided_sampler(
     if sampler not in SAMPLERS:
         raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, got {sampler!r}")
     if isinstance(noise_std, (int, float, np.ndarray)) and not np.all(np.asarray(noise_std) > 0):
-        raise ValueError(
-            f"noise_std must be positive, got {noise_std}; the rounding to 8 bits alone is .0023"
-        )
+        raise ValueError(f"noise_std must be positive, got {noise_std}; the rounding to 8 bits alone is .0023")
     times = time_grid(time_grid_name, num_steps, prior.cld, t_start, t_end)
     factory = SAMPLERS[sampler]
     model_times = factory(prior.cld, times, None).model_times

@@ -83,9 +83,7 @@ def estimate_spectrum(images: np.ndarray) -> Spectrum:
     rows, columns = np.arange(height) / (2 * height), np.arange(width) / (2 * width)
     frequency = np.hypot(rows[:, None], columns[None]).ravel()[1:]
     # Each frequency is a mixture of its two knots: the interpolation's own design matrix.
-    design = np.stack(
-        [np.interp(np.log(frequency), np.log(KNOTS), row) for row in np.eye(len(KNOTS))], -1
-    )
+    design = np.stack([np.interp(np.log(frequency), np.log(KNOTS), row) for row in np.eye(len(KNOTS))], -1)
     ridge = 1e-3 * np.eye(len(KNOTS))
     curves = []
     for channel in range(power.shape[-1]):

