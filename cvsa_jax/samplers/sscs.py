@@ -18,8 +18,10 @@ def sscs(cld: CLD, times: np.ndarray, conditional_mean: ConditionalMean) -> Samp
 
     The linear part dx = -b/M v dt, dv = b x dt - G b/M v dt + sqrt(2 G b) dw is the
     forward diffusion with the velocity's sign turned, so F = R D_{h/2} R with
-    R = diag(1, -1), and L L' likewise. Second order; explicit in the score, so stable for
-    steps with 2 G b h < 2 S^vv_t, about .0025 near t = 0 at the default constants.
+    R = diag(1, -1), and L L' likewise. The splitting is symmetric, but the kick is one
+    explicit Euler step of the score, so the order is one; its error is small where
+    s is near -v/M, at large t. Stable for steps with 2 G b h < 2 S^vv_t, about .0025 near
+    t = 0 at the default constants.
 
     Args:
       cld: the diffusion.

@@ -1,0 +1,98 @@
+"""The observation score in its forms, against gradients and against conjugacy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cvsa_jax import CLD, Gaussian, GaussianMixture, guidance, prior_from_denoiser
+from cvsa_jax.operators import Identity, convolution
+from cvsa_jax.priors import coefficients
+
+SHAPE = (4, 5, 1)
+TIMES = np.array([0.05, 0.2, 0.6])
+
+
+def mixture_prior():
+    generator = np.random.default_rng(0)
+    means = generator.uniform(-1, 1, (3, *SHAPE))
+    return prior_from_denoiser(GaussianMixture(jnp.array([0.2, 0.3, 0.5]), jnp.asarray(means), 0.05), CLD())
+
+
+def state(seed=1):
+    generator = np.random.default_rng(seed)
+    return jnp.asarray(generator.normal(size=SHAPE)), jnp.asarray(generator.normal(size=SHAPE) / 2)
+
+
+@pytest.mark.parametrize("nonlinear", [False, True])
+@pytest.mark.parametrize("index", range(len(TIMES)))
+def test_plug_in_is_the_gradient_of_the_printed_likelihood(float64, index, nonlinear):
+    """d_t p = -grad_v |y - H(x_0hat)|^2 / (2 s^2), by central differences."""
+    prior, (x, v), noise_std = mixture_prior(), state(), 0.3
+    blur = convolution(np.arange(9.0).reshape(3, 3) + 1)
+    operator = (lambda image: jnp.tanh(2 * blur(image))) if nonlinear else blur
+    y = jnp.asarray(np.random.default_rng(2).normal(size=SHAPE))
+    t = TIMES[index]
+
+    def log_likelihood(v):
+        return -jnp.sum((y - operator(prior.posterior_mean(x, v, t))) ** 2) / (2 * noise_std**2)
+
+    mean, info = guidance.conditional_mean(y, operator, prior, noise_std, "plug_in", TIMES)(x, v, index)
+    estimate = prior.posterior_mean(x, v, t)
+    score = coefficients(prior.cld, t).data * (mean - estimate)
+    step, found = 1e-5, np.asarray(score).ravel()
+    for i in range(v.size):
+        shift = jnp.zeros(v.size).at[i].set(step).reshape(SHAPE)
+        slope = (log_likelihood(v + shift) - log_likelihood(v - shift)) / (2 * step)
+        assert float(slope) == pytest.approx(found[i], rel=1e-5, abs=1e-6 * np.abs(found).max())
+    assert float(info.residual) == pytest.approx(float(jnp.sqrt(jnp.mean((y - operator(estimate)) ** 2))))
+
+
+@pytest.mark.parametrize("index", range(len(TIMES)))
+def test_covariance_is_exact_for_a_white_gaussian(float64, index):
+    """E[x_0 | u_t, y] by conditioning the joint Gaussian of (x_0, y) on u_t."""
+    prior, (x, v), noise_std = prior_from_denoiser(Gaussian(jnp.full(SHAPE, 0.1), 0.25), CLD()), state(), 0.2
+    y = jnp.asarray(np.random.default_rng(2).normal(size=SHAPE))
+    mean, _ = guidance.conditional_mean(y, Identity(), prior, noise_std, "covariance", TIMES)(x, v, index)
+    noise = coefficients(prior.cld, TIMES[index]).noise
+    variance = 0.25 * noise**2 / (0.25 + noise**2)
+    estimate = prior.posterior_mean(x, v, TIMES[index])
+    expected = estimate + variance / (variance + noise_std**2) * (y - estimate)
+    np.testing.assert_allclose(mean, expected, atol=1e-9)
+
+
+def test_line_search_never_increases_the_residual(float64):
+    """Where the prior's variance is understated, the step is cut to what the data support."""
+    generator = np.random.default_rng(0)
+    root = generator.normal(size=(20, 20)) * np.geomspace(2, 0.01, 20)
+    prior = prior_from_denoiser(Gaussian(jnp.zeros(SHAPE), root @ root.T), CLD())
+    operator = convolution(np.ones((3, 3)))
+    y = jnp.asarray(generator.normal(size=SHAPE))
+    for index in range(len(TIMES)):
+        for seed in range(5):
+            x, v = state(seed)
+            mean, info = guidance.conditional_mean(y, operator, prior, 0.01, "covariance", TIMES)(x, v, index)
+            after = jnp.sqrt(jnp.mean((y - operator(mean)) ** 2))
+            assert float(after) <= float(info.residual) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("form", guidance.GUIDANCES)
+def test_neighbours_do_not_matter(float64, form):
+    """Each image of a batch is guided as if alone, whatever the others' residuals are."""
+    prior = mixture_prior()
+    x, v = (jax.random.normal(jax.random.key(k), (3, *SHAPE)) for k in (0, 1))
+    y = jnp.stack([jnp.full(SHAPE, s) for s in (0.1, 1.0, 1e4)])
+
+    def one(y, x, v):
+        return guidance.conditional_mean(y, Identity(), prior, 0.1, form, TIMES)(x, v, 1)
+
+    means, infos = jax.vmap(one)(y, x, v)
+    for i in range(3):
+        mean, info = one(y[i], x[i], v[i])
+        np.testing.assert_allclose(means[i], mean, rtol=1e-9)
+        np.testing.assert_allclose(infos.residual[i], info.residual, rtol=1e-9)
+
+
+def test_unknown_form_is_refused():
+    with pytest.raises(ValueError, match="guidance must be one of plug_in, covariance"):
+        guidance.conditional_mean(jnp.ones(SHAPE), Identity(), mixture_prior(), 0.1, "printed", TIMES)

@@ -1,0 +1,198 @@
+"""Laws that every operator obeys, over the registry, and the known values of each."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import references
+
+from cvsa_jax import operators
+from cvsa_jax.operators import OperatorOptions, View, adjoint, make_operator
+from cvsa_jax.operators.base import solve_gram
+from cvsa_jax.operators.separable import gaussian_weights
+
+SIZES = [(32, 32, 3), (13, 18, 1)]
+SEEN = {size: np.arange(size[0] * size[1]).reshape(size[:2]) % 3 > 0 for size in SIZES}
+
+
+def draw(task: str, shape, seed: int = 0, **settings) -> operators.Operator:
+    options = OperatorOptions(seen=SEEN.get(shape), **settings)
+    return make_operator(task, np.random.default_rng(seed), *shape[:2], options)
+
+
+CASES = [(task, shape, {}) for task in operators.TASKS for shape in SIZES]
+CASES += [("motion_deblur", shape, {"boundary": "circular"}) for shape in SIZES]
+CASES += [("gaussian_deblur", (13, 18, 1), {"kernel": np.arange(15.0).reshape(3, 5)})]
+
+
+@pytest.mark.parametrize(("task", "shape", "settings"), CASES)
+def test_adjoint(task, shape, settings):
+    """<H x, y> = <x, H' y> for random x and y."""
+    operator = draw(task, shape, **settings)
+    x = jax.random.normal(jax.random.key(0), shape)
+    forward = operator(x)
+    y = jax.random.normal(jax.random.key(1), forward.shape)
+    left, right = jnp.vdot(forward, y), jnp.vdot(x, adjoint(operator, shape)(y))
+    assert float(left) == pytest.approx(float(right), abs=1e-4 * float(jnp.linalg.norm(forward) * jnp.linalg.norm(y)))
+
+
+@pytest.mark.parametrize(("task", "shape", "settings"), [c for c in CASES if c[1][2] == 1])
+@pytest.mark.parametrize("grey", [False, True])
+def test_inner_solve(task, shape, settings, grey):
+    """solve_gram is (a I + b H H')^-1, also behind a crop and an average of channels."""
+    height, width, _ = shape
+    operator = View(draw(task, shape, **settings), height, width, grey)
+    canvas = (height + 3, width + 2, 3 if grey else 1)
+    matrix = references.dense_matrix(operator, canvas)
+    r = jax.random.normal(jax.random.key(0), jax.eval_shape(operator, jnp.zeros(canvas)).shape)
+    for noise_variance, prior_variance in [(0.05**2, 0.01), (0.3, 0.3)]:
+        exact = np.linalg.solve(
+            noise_variance * np.eye(len(matrix)) + prior_variance * matrix @ matrix.T, np.asarray(r).ravel()
+        )
+        backward = adjoint(operator, canvas)
+        found = np.asarray(solve_gram(operator, operator, backward, r, noise_variance, prior_variance)).ravel()
+        # Motion blur alone is solved by iteration, whose error is at the image's border.
+        tolerance = 0.02 if isinstance(operator.operator, operators.Convolution) else 1e-4
+        assert np.linalg.norm(found - exact) < tolerance * np.linalg.norm(exact)
+
+
+def test_conjugate_gradients_serve_operators_without_a_solve():
+    matrix = np.random.default_rng(0).normal(size=(5, 12)) / 4
+    operator = lambda x: jnp.asarray(matrix, jnp.float32) @ x.ravel()  # noqa: E731
+    r = jnp.arange(5.0)
+    found = solve_gram(operator, operator, adjoint(operator, (2, 6, 1)), r, 0.1, 0.5)
+    np.testing.assert_allclose(found, np.linalg.solve(0.1 * np.eye(5) + 0.5 * matrix @ matrix.T, r), rtol=2e-3)
+
+
+@pytest.mark.parametrize("task", operators.TASKS)
+def test_operators_are_pytrees_for_vmap(task):
+    """A batch of operators gives what each gives alone."""
+    drawn = [draw(task, (32, 32, 3), seed) for seed in range(3)]
+    images = jax.random.uniform(jax.random.key(0), (3, 32, 32, 3))
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *drawn)
+    together = jax.vmap(lambda h, x: h(x))(stacked, images)
+    for operator, image, result in zip(drawn, images, together, strict=True):
+        np.testing.assert_allclose(operator(image), result, atol=1e-5)
+
+
+@pytest.mark.parametrize("task", [t for t in operators.TASKS if "inpaint" not in t])
+def test_flat_images_stay_flat(task):
+    """Blurs and reductions keep the mean, up to the border: their weights sum to one."""
+    operator = draw(task, (32, 32, 3))
+    result = np.asarray(operator(jnp.full((32, 32, 3), 0.37)))
+    np.testing.assert_allclose(result, 0.37, atol=1e-5)
+
+
+@pytest.mark.parametrize("boundary", operators.BOUNDARIES)
+def test_convolution_of_a_point_is_the_kernel(boundary):
+    kernel = np.arange(1.0, 16).reshape(3, 5)
+    operator = operators.convolution(kernel, boundary)
+    point = np.zeros((11, 12, 1), np.float32)
+    point[5, 6] = 1
+    expected = np.zeros((11, 12))
+    expected[4:7, 4:9] = kernel / kernel.sum()
+    np.testing.assert_allclose(operator(jnp.asarray(point))[..., 0], expected, atol=1e-6)
+
+
+def test_reflected_convolution_is_the_direct_sum():
+    kernel = np.random.default_rng(0).uniform(size=(5, 3))
+    image = np.random.default_rng(1).normal(size=(9, 8, 2))
+    padded = np.pad(image, ((2, 2), (1, 1), (0, 0)), mode="reflect")
+    flipped = (kernel / kernel.sum())[::-1, ::-1]
+    expected = np.zeros_like(image)
+    for i, j in np.ndindex(9, 8):
+        expected[i, j] = np.einsum("ab,abc->c", flipped, padded[i : i + 5, j : j + 3])
+    found = operators.convolution(kernel)(jnp.asarray(image, jnp.float32))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_gaussian_blur_is_the_convolution_by_a_gaussian():
+    weights = gaussian_weights(0.9)
+    image = jax.random.normal(jax.random.key(0), (20, 24, 3))
+    blurred = operators.gaussian_blur(20, 24, 0.9)(image)
+    np.testing.assert_allclose(blurred, operators.convolution(np.outer(weights, weights))(image), atol=1e-5)
+
+
+@pytest.mark.parametrize(("size", "factor"), [(32, 2), (32, 4), (64, 8)])
+def test_bicubic_is_the_librarys_inside(size, factor):
+    """Equal to jax.image.resize, which treats the border otherwise."""
+    image = jax.random.normal(jax.random.key(0), (size, size, 3))
+    found = operators.bicubic_downsample(size, size, factor)(image)
+    expected = jax.image.resize(image, (size // factor, size // factor, 3), "cubic", antialias=True)
+    np.testing.assert_allclose(found[2:-2, 2:-2], expected[2:-2, 2:-2], atol=1e-5)
+
+
+def test_masks_lose_what_they_say():
+    seen = np.asarray(draw("random_inpaint", (32, 32, 3)).seen)
+    assert int((seen == 0).sum()) == round(0.92 * 32 * 32)
+    box = np.asarray(draw("box_inpaint", (32, 32, 3)).seen)[..., 0]
+    rows, columns = np.nonzero(box == 0)
+    assert (np.ptp(rows) + 1, np.ptp(columns) + 1, len(rows)) == (16, 16, 256)
+    assert min(rows.min(), columns.min(), 31 - rows.max(), 31 - columns.max()) >= 2
+
+
+def test_sizes_scale_with_the_image_as_the_papers_at_256():
+    assert operators.default_kernel_size(256) == 61
+    assert operators.default_kernel_size(64) == 15
+    assert draw("motion_deblur", (256, 300, 3)).kernel.shape == (61, 61)
+    assert int((np.asarray(draw("box_inpaint", (256, 256, 3)).seen) == 0).sum()) == 128 * 128
+    blur = np.asarray(draw("gaussian_deblur", (256, 256, 3)).rows)[128]
+    assert blur.max() / blur[129] == pytest.approx(np.exp(0.5 / 9), rel=1e-5)  # deviation 3
+
+
+@pytest.mark.parametrize("intensity", [0.0, 0.5, 1.0])
+def test_motion_kernels_are_centred_distributions(intensity):
+    index = np.arange(-15, 16)
+    for seed in range(20):
+        kernel = operators.motion_kernel(np.random.default_rng(seed), 31, intensity)
+        assert kernel.shape == (31, 31)
+        assert kernel.min() >= 0
+        assert kernel.sum() == pytest.approx(1)
+        assert abs(kernel.sum(1) @ index) < 1
+        assert abs(kernel.sum(0) @ index) < 1
+    again = operators.motion_kernel(np.random.default_rng(19), 31, intensity)
+    np.testing.assert_array_equal(kernel, again)
+
+
+def test_small_motion_kernels_are_reductions_of_large_ones():
+    large = operators.motion_kernel(np.random.default_rng(4), 61, 0.5)
+    small = operators.motion_kernel(np.random.default_rng(4), 15, 0.5)
+    spread = [
+        ((np.arange(len(k)) - len(k) // 2) ** 2 @ k.sum(axis)) ** 0.5 / len(k)
+        for k in (large, small)
+        for axis in (0, 1)
+    ]
+    np.testing.assert_allclose(spread[:2], spread[2:], atol=0.03)
+
+
+def test_masked_entries_of_a_measurement_carry_no_data():
+    mask = draw("random_inpaint", (32, 32, 3))
+    y = operators.simulate(jax.random.key(0), mask, jnp.ones((32, 32, 3)), 0.5)
+    assert (np.asarray(y)[np.asarray(mask.seen)[..., 0] == 0] == 0).all()
+    np.testing.assert_array_equal(operators.restrict(mask, jnp.ones((32, 32, 3)))[..., :1], mask.seen)
+
+
+def test_simulated_noise_has_its_deviation():
+    y = operators.simulate(jax.random.key(0), operators.Identity(), jnp.zeros((64, 64, 3)), 0.2)
+    assert float(y.std()) == pytest.approx(0.2, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("task", "settings", "message"),
+    [
+        ("unblur", {}, "task must be one of"),
+        ("motion_deblur", {"kernel_size": 4}, "odd"),
+        ("motion_deblur", {"motion_intensity": 2.0}, "intensity"),
+        ("motion_deblur", {"kernel": np.zeros((3, 3))}, "positive sum"),
+        ("motion_deblur", {"kernel": np.ones((2, 3))}, "odd sides"),
+        ("motion_deblur", {"boundary": "zero"}, "boundary"),
+        ("gaussian_deblur", {"kernel_std": 0.0}, "positive"),
+        ("box_inpaint", {"box_size": 40}, "does not fit"),
+        ("random_inpaint", {"missing": 1.0}, "missing share"),
+        ("mask_inpaint", {}, "needs a mask"),
+        ("mask_inpaint", {"seen": np.ones((5, 6), bool)}, "5x6"),
+    ],
+)
+def test_bad_settings_are_refused(task, settings, message):
+    with pytest.raises(ValueError, match=message):
+        make_operator(task, np.random.default_rng(0), 32, 32, OperatorOptions(**settings))
