@@ -44,7 +44,7 @@ def spec_from_json(record: dict[str, Any]) -> NetworkSpec:
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in record["options"].items()}
     spectrum = record["spectrum"]
     if spectrum is not None:
-        spectrum = Spectrum(tuple(map(tuple, spectrum["variance"])))
+        spectrum = Spectrum(tuple(map(tuple, spectrum["variance"])), tuple(spectrum["mean_power"]))
     return NetworkSpec(**{**record, "options": options, "spectrum": spectrum, "cld": CLD(**record["cld"])})
 
 

@@ -62,33 +62,46 @@ class Spectrum:
     Args:
       variance: a tuple for each channel of `colour_matrix`, its value at each of KNOTS,
         radial frequencies in cycles per pixel.
+      mean_power: for each channel, the mean square of an image's mean. It stands for the
+        one coefficient of frequency zero, which is no density: it grows with the image.
     """
 
     variance: tuple[tuple[float, ...], ...]
+    mean_power: tuple[float, ...]
 
     def grid(self, height: int, width: int) -> np.ndarray:
-        """The variances at (height, width, C), for any size: they are a density."""
-        rows, columns = np.arange(height) / (2 * height), np.arange(width) / (2 * width)
-        frequency = np.hypot(rows[:, None], columns[None])
-        level = np.log(np.maximum(frequency, KNOTS[0]))
-        curves = [np.exp(np.interp(level, np.log(KNOTS), np.log(v))) for v in self.variance]
-        return np.stack(curves, -1)
+        """The variances at (height, width, C), for any size."""
+        weights = _knot_weights(height, width)
+        grid = np.exp(np.einsum("hwk,ck->hwc", weights, np.log(self.variance)))
+        grid[0, 0] = np.array(self.mean_power) * height * width
+        return grid
 
 
-def estimate_spectrum(images: np.ndarray) -> Spectrum:
-    """The spectrum of images (N, H, W, C), by least squares in the logarithm around each knot."""
-    coefficients = np.concatenate([np.asarray(forward(jnp.asarray(x))) for x in np.array_split(images, 8) if len(x)])
-    power = np.mean(coefficients.astype(np.float64) ** 2, 0)
-    height, width = power.shape[:2]
+def _knot_weights(height: int, width: int) -> np.ndarray:
+    """(H, W, knots): each frequency between two knots, linearly in the logarithm."""
     rows, columns = np.arange(height) / (2 * height), np.arange(width) / (2 * width)
-    frequency = np.hypot(rows[:, None], columns[None]).ravel()[1:]
-    # Each frequency is a mixture of its two knots: the interpolation's own design matrix.
-    design = np.stack([np.interp(np.log(frequency), np.log(KNOTS), row) for row in np.eye(len(KNOTS))], -1)
-    ridge = 1e-3 * np.eye(len(KNOTS))
-    curves = []
-    for channel in range(power.shape[-1]):
-        target = np.log(np.maximum(power[..., channel].ravel()[1:], 1e-8))
-        centre = target.mean()
-        solution = np.linalg.solve(design.T @ design + ridge, design.T @ (target - centre))
-        curves.append(tuple(float(f"{v:.5g}") for v in np.exp(solution + centre)))
-    return Spectrum(tuple(curves))
+    level = np.log(np.maximum(np.hypot(rows[:, None], columns[None]), KNOTS[0]))
+    return np.stack([np.interp(level, np.log(KNOTS), row) for row in np.eye(len(KNOTS))], -1)
+
+
+def estimate_spectrum(images: np.ndarray, iterations: int = 100) -> Spectrum:
+    """The spectrum of images (N, H, W, C).
+
+    The fixed point of V_k <- V_k sum_f w_fk P_f / V(f) / sum_f w_fk, with P the mean power
+    of each coefficient and w the knots' weights: power over variance then averages to one
+    around every knot, as at the maximum of the Gaussian likelihood.
+    """
+    batches = [x for x in np.array_split(images, 8) if len(x)]
+    coefficients = np.concatenate([np.asarray(forward(jnp.asarray(x))) for x in batches])
+    power = np.maximum(np.mean(coefficients.astype(np.float64) ** 2, 0), 1e-8)
+    height, width, channels = power.shape
+    weights = _knot_weights(height, width).reshape(-1, len(KNOTS))[1:]
+    rest = power.reshape(-1, channels)[1:]
+    total = weights.sum(0)[:, None]
+    variance = np.full((len(KNOTS), channels), rest.mean(0))
+    for _ in range(iterations):
+        ratio = rest / np.exp(weights @ np.log(variance))
+        step = np.divide(weights.T @ ratio, total, out=np.ones_like(variance), where=total > 0)
+        variance = variance * step
+    rounded = lambda values: tuple(float(f"{v:.5g}") for v in values)  # noqa: E731
+    return Spectrum(tuple(map(rounded, variance.T)), rounded(power[0, 0] / (height * width)))

@@ -34,13 +34,21 @@ def diffusion_from_flags() -> CLD:
 
 @contextlib.contextmanager
 def user_errors():
-    """Turn a bad setting or file (ValueError, OSError) into one line and exit code 1."""
+    """Turn a bad flag, setting or file into one line and exit code 1."""
     try:
         yield
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, flags.Error) as error:
         message = " ".join(str(error).split()) or type(error).__name__
         print(f"error: {message}", file=sys.stderr)
         sys.exit(1)
+
+
+def _parse_flags(argv):
+    with user_errors():
+        rest = flags.FLAGS(argv)
+        if len(rest) > 1:
+            raise ValueError(f"unexpected argument {rest[1]!r}; flags start with --")
+        return rest
 
 
 def run(main) -> None:
@@ -49,14 +57,15 @@ def run(main) -> None:
     jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
-    def checked(argv):
+    def checked(_):
         logging.set_verbosity(logging.WARNING)  # orbax reports every file it touches
-        with user_errors():
-            if len(argv) > 1:
-                raise ValueError(f"unexpected argument {argv[1]!r}; flags start with --")
-        main()
+        try:
+            main()
+        except KeyboardInterrupt:
+            print("\nstopped; the same command goes on from here", file=sys.stderr)
+            sys.exit(130)
 
-    app.run(checked)
+    app.run(checked, flags_parser=_parse_flags)
 
 
 def versions() -> dict[str, str]:

@@ -47,6 +47,7 @@ flags.DEFINE_float("kernel_std", None, "gaussian_deblur: deviation in pixels; by
 flags.DEFINE_float("motion_intensity", 0.5, "motion_deblur: 0 straight to 1 shaky.")
 flags.DEFINE_enum("boundary", "reflect", list(operators.BOUNDARIES), "Blurs by a kernel: beyond the border.")
 flags.DEFINE_integer("box_size", None, "box_inpaint: side of the hole; by default half the image's.")
+flags.DEFINE_integer("box_margin", None, "box_inpaint: least distance to the border; by default 1/16 of the side.")
 flags.DEFINE_float("missing", 0.92, "random_inpaint: share of the pixels that is lost.")
 common.define_diffusion_flags()
 FLAGS = flags.FLAGS
@@ -62,6 +63,7 @@ def operator_options() -> operators.OperatorOptions:
         kernel=inputs.read_kernel(FLAGS.kernel) if FLAGS.kernel else None,
         boundary=FLAGS.boundary,
         box_size=FLAGS.box_size,
+        box_margin=FLAGS.box_margin,
         missing=FLAGS.missing,
         seen=inputs.read_mask(FLAGS.mask) if FLAGS.mask else None,
     )

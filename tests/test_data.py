@@ -1,0 +1,85 @@
+"""Reading, writing, views of photographs, the resumable stream."""
+
+import numpy as np
+import pytest
+from conftest import SAMPLES
+from PIL import Image
+
+from cvsa_jax import data
+
+
+def test_eight_bits_survive_the_round_trip(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 9, 3), np.uint8)
+    data.save_image(tmp_path / "new" / "a.png", pixels / 127.5 - 1)
+    read = data.open_image(tmp_path / "new" / "a.png")
+    np.testing.assert_array_equal(np.asarray(read), pixels)
+    np.testing.assert_array_equal(data.to_bytes(data.to_float(read)), pixels)
+
+
+def test_values_outside_are_clipped_not_stretched():
+    np.testing.assert_array_equal(data.to_bytes(np.array([-7.0, -1.0, 0.0, 1.0, 7.0])), [0, 0, 128, 255, 255])
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"), [("L", "L"), ("1", "L"), ("LA", "L"), ("P", "RGB"), ("RGBA", "RGB"), ("CMYK", "RGB")]
+)
+def test_every_kind_of_file_is_colour_or_grey(tmp_path, mode, expected):
+    path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    Image.new(mode, (5, 4)).save(path)
+    assert data.open_image(path).mode == expected
+
+
+def test_sixteen_bits_are_scaled(tmp_path):
+    Image.fromarray(np.full((4, 5), 65535, np.uint16)).save(tmp_path / "a.png")
+    assert np.asarray(data.open_image(tmp_path / "a.png")).max() == 255
+
+
+def test_photographs_are_turned_upright(tmp_path):
+    image = Image.new("RGB", (6, 4))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "a.jpg", exif=exif)
+    assert data.open_image(tmp_path / "a.jpg").size == (4, 6)
+
+
+def test_unreadable_files_say_so(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"no image")
+    with pytest.raises(data.InputError, match="cannot read"):
+        data.open_image(tmp_path / "a.png")
+    with pytest.raises(data.InputError, match="no such file"):
+        data.list_images(tmp_path / "b")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(data.InputError, match="no image"):
+        data.list_images(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("size", [(40, 70), (70, 40), (20, 20), (10, 300)])
+def test_training_views_have_their_size(size):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8))
+    for seed in range(10):
+        assert data.random_square(image, 32, np.random.default_rng(seed)).size == (32, 32)
+
+
+def test_stream_is_seeded_shuffled_and_resumable():
+    files = data.list_images(SAMPLES)
+    stream = data.training_batches(files, 16, 3, 4, seed=1)
+    first = [next(stream) for _ in range(3)]
+    position = stream.get_state()
+    rest = [next(stream) for _ in range(3)]
+    again = data.training_batches(files, 16, 3, 4, seed=1)
+    again.set_state(position)
+    for a, b in zip(rest, (next(again) for _ in range(3)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    other = next(data.training_batches(files, 16, 3, 4, seed=2))
+    assert first[0].shape == (4, 16, 16, 3)
+    assert first[0].dtype == np.float32
+    assert not np.array_equal(first[0], other)
+    assert not np.array_equal(first[0], first[1])
+
+
+def test_validation_files_are_held_out():
+    files = list(range(100))
+    train, held_out = data.split_validation(files, 10)
+    assert sorted(train + held_out) == files
+    assert (len(train), len(held_out)) == (90, 10)
+    assert data.split_validation(files, 10) == (train, held_out)
