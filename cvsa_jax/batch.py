@@ -1,5 +1,6 @@
 """Restoring batches: compiled once for a shape, run in chunks so that progress can be shown."""
 
+import functools
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,11 +8,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
-from cvsa_jax.operators.base import View
+from cvsa_jax.operators.base import Identity, View
 from cvsa_jax.priors import Prior
 from cvsa_jax.restore import guided_sampler, run_steps
-from cvsa_jax.sharding import batch_sharding
+from cvsa_jax.sharding import batch_mesh, split_over
 
 
 class BatchResult(NamedTuple):
@@ -35,12 +37,16 @@ class BatchRestorer:
       num_steps: reverse steps.
       settings: further keyword arguments of `guided_sampler`.
       chunk: steps between two calls of the progress function.
+
+    Raises:
+      ValueError: on a setting that `restore` would refuse.
     """
 
     def __init__(self, prior: Prior, stride: int, image_channels: int, num_steps: int, chunk: int = 10, **settings):
         self._prior, self._stride, self._channels = prior, stride, image_channels
         self._num_steps, self._chunk = num_steps, min(chunk, num_steps)
         self._settings = dict(settings, num_steps=num_steps)
+        self._chain(np.zeros(()), Identity(), prior)  # bad settings are refused here
         self._compiled: dict = {}
 
     def canvas(self, height: int, width: int) -> tuple[int, int, int]:
@@ -48,21 +54,21 @@ class BatchRestorer:
         up = lambda n: -(-n // self._stride) * self._stride  # noqa: E731
         return up(height), up(width), self._channels
 
-    def _compile(self, function: Callable, static, *args):
+    def _compile(self, name: str, function: Callable, num_split: int, mesh, *args):
         """The program for these shapes, compiled at the first call."""
         shapes = jax.tree.map(lambda a: (jnp.shape(a), jnp.result_type(a)), args)
-        key = (function.__name__, static, str(shapes), jax.tree.structure(args))
+        key = (name, str(shapes), jax.tree.structure(args))
         if key not in self._compiled:
-            self._compiled[key] = jax.jit(function, static_argnums=0).lower(static, *args).compile()
+            self._compiled[key] = jax.jit(split_over(mesh, function, num_split)).lower(*args).compile()
         return self._compiled[key]
 
     def _chain(self, measurement, operator, prior):
         return guided_sampler(measurement, operator, prior, **self._settings)
 
-    def _init_batch(self, canvas, keys, measurements, operators, prior):
+    def _init_batch(self, keys, measurements, operators, prior, *, canvas):
         return jax.vmap(lambda k, y, h: self._chain(y, h, prior).init(k, canvas))(keys, measurements, operators)
 
-    def _run_batch(self, count, states, measurements, operators, prior, start):
+    def _run_batch(self, states, measurements, operators, prior, start, *, count):
         def one(state, y, h):
             return run_steps(self._chain(y, h, prior), state, start, count)
 
@@ -88,19 +94,22 @@ class BatchRestorer:
         height, width, channels = image_shape
         grey = channels == 1 and self._channels != 1
         views = [View(h, height, width, grey) for h in operators]
-        split, replicated = batch_sharding(len(views))
+        mesh, canvas = batch_mesh(len(views)), self.canvas(height, width)
+        split, whole = NamedSharding(mesh, PartitionSpec("batch")), NamedSharding(mesh, PartitionSpec())
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *views)
-        inputs = jax.device_put((jnp.asarray(measurements), stacked), split)
-        prior = jax.device_put(self._prior, replicated)
-        first = (jax.device_put(keys, split), *inputs, prior)
-        states = self._compile(self._init_batch, self.canvas(height, width), *first)(*first)
+        keys, *inputs = jax.device_put((keys, jnp.asarray(measurements), stacked), split)
+        prior, zero = jax.device_put((self._prior, jnp.zeros((), jnp.int32)), whole)
+        init = functools.partial(self._init_batch, canvas=canvas)
+        states = self._compile(f"init {canvas}", init, 3, mesh, keys, *inputs, prior)(keys, *inputs, prior)
         counts = [self._chunk] * (self._num_steps // self._chunk)
         counts += [self._num_steps % self._chunk] if self._num_steps % self._chunk else []
-        rest = (*inputs, prior, jnp.zeros((), jnp.int32))
-        runs = {count: self._compile(self._run_batch, count, states, *rest) for count in set(counts)}
+        runs = {}
+        for count in set(counts):
+            run = functools.partial(self._run_batch, count=count)
+            runs[count] = self._compile(f"run {count}", run, 3, mesh, states, *inputs, prior, zero)
         residuals, start, clock = [], 0, time.perf_counter()
         for count in counts:
-            states, info = runs[count](states, *inputs, prior, jnp.asarray(start, jnp.int32))
+            states, info = runs[count](states, *inputs, prior, jax.device_put(jnp.int32(start), whole))
             residuals.append(np.asarray(info.residual))
             start += count
             progress(count)

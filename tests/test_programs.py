@@ -1,0 +1,318 @@
+"""The command-line programs, run as a user runs them."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import ROOT, SAMPLES
+from PIL import Image
+
+from cvsa_jax import checkpoints, data
+
+STEPS = "--num_steps=6"
+
+
+def pixels(path) -> np.ndarray:
+    return np.asarray(Image.open(path), np.int32)
+
+
+def rows(path) -> list[dict]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def tree(folder) -> dict:
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """Three colour images of two sizes, a grey one, and a file that is no image."""
+    folder = tmp_path_factory.mktemp("inputs")
+    files = data.list_images(SAMPLES)
+    for i, size in enumerate([(32, 32), (32, 32), (37, 26)]):
+        Image.open(files[i]).resize(size).save(folder / f"colour{i}.png")
+    Image.open(files[3]).convert("L").resize((30, 23)).save(folder / "grey.png")
+    (folder / "broken.png").write_bytes(b"\x89PNG, but not really")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def restore(run_program, tiny_checkpoint):
+    def run(*arguments, **environment):
+        return run_program("restore", f"--checkpoint={tiny_checkpoint}", STEPS, *arguments, **environment)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def job(restore, inputs, tmp_path_factory):
+    """A folder restored, one of its files unreadable."""
+    output = tmp_path_factory.mktemp("job")
+    done = restore("--task=motion_deblur", f"--input={inputs}", f"--output={output}", "--batch_size=3")
+    return output, done
+
+
+def test_bad_file_is_reported_and_the_others_are_done(job, inputs):
+    output, done = job
+    assert done.returncode == 1
+    assert f"skipped: cannot read {inputs / 'broken.png'}" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert {r["image"] for r in rows(output / "metrics.csv")} == {"colour0", "colour1", "colour2", "grey"}
+    assert list(json.loads((output / "summary.json").read_text())["failures"]) == ["broken"]
+
+
+def test_every_file_is_written_at_the_inputs_size(job, inputs):
+    output, _ = job
+    for name in ("colour0", "colour2", "grey"):
+        size = Image.open(inputs / f"{name}.png").size
+        for kind in ("restored", "measurement", "truth"):
+            image = Image.open(output / kind / f"{name}.png")
+            assert (image.size, image.mode) == (size, "L" if name == "grey" else "RGB")
+        np.testing.assert_array_equal(pixels(output / "truth" / f"{name}.png"), pixels(inputs / f"{name}.png"))
+        kernel = np.load(output / "operator" / f"{name}.npy")
+        assert kernel.sum() == pytest.approx(1, abs=1e-5)
+    assert Image.open(output / "grid.png").size[0] > 3 * 32
+
+
+def test_metrics_are_those_of_the_files(job):
+    output, _ = job
+    table = rows(output / "metrics.csv")
+    assert list(table[0]) == [
+        "image", "psnr_measurement", "ssim_measurement", "psnr", "ssim", "seconds", "network_evaluations",
+    ]  # fmt: skip
+    for row in table:
+        truth, restored, measured = (
+            pixels(output / kind / f"{row['image']}.png") for kind in ("truth", "restored", "measurement")
+        )
+        for column, picture in (("psnr", restored), ("psnr_measurement", measured)):
+            expected = 10 * np.log10(255**2 / np.mean((truth - picture) ** 2.0))
+            assert float(row[column]) == pytest.approx(expected, abs=1e-3)
+        assert row["network_evaluations"] == "6"
+        assert float(row["seconds"]) > 0
+
+
+def test_summary_records_every_setting(job):
+    output, _ = job
+    record = json.loads((output / "summary.json").read_text())
+    for name in ("mass", "friction", "beta", "gamma", "noise_std", "num_steps", "sampler", "guidance", "time_grid",
+                 "seed", "num_samples", "task", "checkpoint"):  # fmt: skip
+        assert name in record["settings"]
+    assert {"jax", "jaxlib", "flax", "numpy", "python", "hardware"} <= record["versions"].keys()
+    assert record["means"]["psnr"] > 0
+
+
+def test_company_does_not_matter(job, restore, inputs, tmp_path):
+    """Alone, in another batch size, on more devices: the same picture, up to rounding."""
+    output, _ = job
+    single = restore("--task=motion_deblur", f"--input={inputs / 'colour1.png'}", f"--output={tmp_path / 'a'}")
+    two = restore(
+        "--task=motion_deblur", f"--input={inputs}", f"--output={tmp_path / 'b'}", "--batch_size=2",
+        XLA_FLAGS="--xla_force_host_platform_device_count=2",
+    )  # fmt: skip
+    assert single.returncode == 0, single.stderr
+    assert "2 x cpu" in (tmp_path / "b" / "summary.json").read_text()
+    assert two.returncode == 1
+    expected = pixels(output / "restored" / "colour1.png")
+    for folder in ("a", "b"):
+        found = pixels(tmp_path / folder / "restored" / "colour1.png")
+        assert np.abs(found - expected).max() <= 1
+        np.testing.assert_array_equal(
+            pixels(tmp_path / folder / "measurement" / "colour1.png"), pixels(output / "measurement" / "colour1.png")
+        )
+
+
+def test_results_are_never_overwritten_by_accident(job, restore, inputs, tmp_path):
+    output = tmp_path / "copy"
+    shutil.copytree(job[0], output)
+    before = tree(output)
+    other = restore("--task=motion_deblur", f"--input={inputs}", f"--output={output}", "--seed=1")
+    assert other.returncode == 1
+    assert "other settings" in other.stderr
+    assert tree(output) == before
+    # The same command finishes what is missing and leaves the rest alone.
+    lines = (output / "metrics.csv").read_text().splitlines(keepends=True)
+    (output / "metrics.csv").write_text("".join(line for line in lines if "colour2" not in line))
+    os.utime(output / "restored" / "colour0.png", (1, 1))
+    again = restore("--task=motion_deblur", f"--input={inputs}", f"--output={output}")
+    assert again.returncode == 1  # the broken file is still broken
+    assert (output / "restored" / "colour0.png").stat().st_mtime == 1
+    assert {r["image"] for r in rows(output / "metrics.csv")} == {"colour0", "colour1", "colour2", "grey"}
+    replaced = restore(
+        "--task=denoise", f"--input={inputs / 'grey.png'}", f"--output={output}", "--overwrite", "--num_steps=2"
+    )
+    assert replaced.returncode == 0, replaced.stderr
+    assert [r["image"] for r in rows(output / "metrics.csv")] == ["grey"]
+
+
+def test_measured_inputs_need_no_truth(job, restore, tmp_path):
+    """What the first job wrote as measurement and operator is restored again from the files."""
+    output, _ = job
+    done = restore(
+        "--task=motion_deblur", "--measured", f"--input={output / 'measurement' / 'colour2.png'}",
+        f"--kernel={output / 'operator' / 'colour2.npy'}", f"--output={tmp_path / 'a'}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "a" / "truth").exists()
+    assert rows(tmp_path / "a" / "metrics.csv")[0]["psnr"] == ""
+    assert Image.open(tmp_path / "a" / "restored" / "colour2.png").size == (37, 26)
+    done = restore(
+        "--task=sr2", "--measured", f"--input={output / 'measurement' / 'colour2.png'}", f"--output={tmp_path / 'b'}"
+    )
+    assert done.returncode == 0, done.stderr
+    assert Image.open(tmp_path / "b" / "restored" / "colour2.png").size == (74, 52)
+
+
+def test_mask_files_and_samples(restore, inputs, tmp_path):
+    """A mask that another job wrote; several posterior samples, their mean and deviation."""
+    source = f"--input={inputs / 'colour0.png'}"
+    first = restore("--task=box_inpaint", source, f"--output={tmp_path / 'a'}")
+    assert first.returncode == 0, first.stderr
+    mask = tmp_path / "a" / "operator" / "colour0.png"
+    missing = pixels(mask) == 255
+    assert missing.sum() == 16 * 16
+    done = restore(
+        "--task=mask_inpaint", source, f"--mask={mask}", f"--output={tmp_path / 'b'}", "--num_samples=3",
+        "--batch_size=2",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    samples = np.stack([pixels(tmp_path / "b" / "samples" / f"colour0_{i:02d}.png") for i in range(3)])
+    restored = pixels(tmp_path / "b" / "restored" / "colour0.png")
+    inside = (samples > 0).all((0, 3)) & (samples < 255).all((0, 3))
+    assert np.abs(samples.mean(0) - restored)[inside].max() <= 1.5
+    deviation = pixels(tmp_path / "b" / "deviation" / "colour0.png")
+    assert deviation[missing].mean() > 3 * deviation[~missing].mean()
+    assert rows(tmp_path / "b" / "metrics.csv")[0]["network_evaluations"] == "18"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--task=sr4", "--input=no/such/file.png", "--output=OUT"], "no such file or folder"),
+        (["--task=sr4", "--input=BROKEN", "--output=OUT"], "cannot read"),
+        (["--task=checkout", "--input=IMAGE", "--output=OUT"], "should be one of"),
+        (["--task=sr4", "--input=IMAGE", "--output=OUT", "--step=5"], "Unknown command line flag 'step'"),
+        (["--task=sr4", "--input=IMAGE", "--output=OUT", "extra"], "unexpected argument"),
+        (["--task=sr4", "--input=IMAGE"], "--output is required"),
+        (["--task=sr4", "--input=IMAGE", "--output=OUT", "--checkpoint=none"], "no prior in"),
+        (["--task=sr4", "--input=IMAGE", "--output=OUT", "--checkpoint=MISMATCH"], "does not match"),
+        (["--task=sr4", "--input=IMAGE", "--output=OUT", "--noise_std=0"], "noise_std must be positive"),
+        (["--task=sr4", "--input=IMAGE", "--output=OUT", "--num_steps=1"], "num_steps must be at least 2"),
+        (["--task=sr4", "--input=IMAGE", "--output=OUT", "--mass=-1"], "mass must be positive"),
+        (["--task=mask_inpaint", "--input=IMAGE", "--output=OUT"], "needs a mask"),
+        (["--task=motion_deblur", "--measured", "--input=IMAGE", "--output=OUT"], "--kernel"),
+        (["--task=motion_deblur", "--input=IMAGE", "--output=OUT", "--kernel_size=8"], "odd"),
+        (["--task=motion_deblur", "--input=IMAGE", "--output=OUT", "--kernel=none.npy"], "none.npy"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_one(restore, inputs, tiny_checkpoint, tmp_path, arguments, message):
+    mismatch = tmp_path / "mismatch"
+    shutil.copytree(tiny_checkpoint, mismatch)
+    record = json.loads((mismatch / "prior.json").read_text())
+    record["network"]["options"]["channels"] = [8, 16]
+    (mismatch / "prior.json").write_text(json.dumps(record))
+    names = {"OUT": tmp_path / "out", "BROKEN": inputs / "broken.png", "IMAGE": inputs / "colour0.png"}
+    for name, value in (names | {"MISMATCH": mismatch}).items():
+        arguments = [a.replace(name, str(value)) for a in arguments]
+    done = restore(*arguments)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_explicit_sampler_that_diverges_is_reported(restore, inputs, tmp_path):
+    """Not a picture of noise with a good conscience: an error, and exit code 1."""
+    done = restore(
+        "--task=denoise", f"--input={inputs / 'colour0.png'}", f"--output={tmp_path / 'a'}", "--guidance=plug_in",
+        "--sampler=euler_maruyama", "--num_steps=40", "--noise_std=0.001", "--time_grid=uniform",
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "diverged" in done.stderr
+    assert not (tmp_path / "a" / "restored").exists()
+
+
+def test_benchmark_prints_json(run_program, tiny_checkpoint):
+    done = run_program(
+        "benchmark", f"--checkpoint={tiny_checkpoint}", "--image_size=16", "--batch_size=2", "--steps_per_call=2",
+        "--repeats=2", "--task=sr4", "--task=motion_deblur",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    tasks = json.loads(done.stdout)["tasks"]
+    assert list(tasks) == ["sr4", "motion_deblur"]
+    for figures in tasks.values():
+        assert figures["ratio"] > 0
+        assert figures["guided_step_ms"] > 0
+
+
+TRAIN = [
+    f"--data={SAMPLES}", "--image_size=16", "--channels=8,8", "--encoder_blocks=1,1", "--decoder_blocks=1,1",
+    "--batch_size=4", "--num_validation=4", "--num_steps=120", "--save_every=20", "--log_every=20",
+    "--sample_every=120", "--warmup_steps=5",
+]  # fmt: skip
+
+
+def test_killed_training_ends_as_if_it_had_not_been(run_program, tmp_path):
+    """SIGKILL in the middle; the same command again gives the same losses and the same prior."""
+    whole = run_program("train", *TRAIN, f"--output={tmp_path / 'whole'}")
+    assert whole.returncode == 0, whole.stderr
+    command = [sys.executable, "-m", "experiments.train", *TRAIN, f"--output={tmp_path / 'killed'}"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    deadline = time.time() + 120
+    while not (tmp_path / "killed" / "checkpoints" / "20").exists() and time.time() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "killed" / "prior").exists()
+    other = run_program("train", *TRAIN, f"--output={tmp_path / 'killed'}", "--learning_rate=0.1")
+    assert other.returncode == 1
+    assert "--learning_rate=" in other.stderr
+    again = run_program("train", *TRAIN, f"--output={tmp_path / 'killed'}")
+    assert again.returncode == 0, again.stderr
+    assert "continuing at step" in again.stdout
+    losses = [[(r["step"], r["loss"]) for r in rows(tmp_path / n / "metrics.csv")] for n in ("whole", "killed")]
+    assert losses[0] == losses[1]
+    a, b = (checkpoints.load_prior(tmp_path / n / "prior") for n in ("whole", "killed"))
+    x = np.random.default_rng(0).normal(size=(16, 16, 3)).astype(np.float32)
+    np.testing.assert_array_equal(a.prior.posterior_mean(x, x, 0.1), b.prior.posterior_mean(x, x, 0.1))
+    np.testing.assert_array_equal(a.prior.calibration.error, b.prior.calibration.error)
+    assert str(tmp_path) not in (tmp_path / "whole" / "prior" / "prior.json").read_text()
+    assert (tmp_path / "whole" / "samples" / "0000120.png").exists()
+    assert len(rows(tmp_path / "whole" / "validation.csv")[0]) == 17
+
+
+def test_training_on_two_devices_is_training_on_one(run_program, tmp_path):
+    short = [*TRAIN, "--num_steps=20", "--sample_every=20", "--log_every=5", "--parameterization=velocity"]
+    one = run_program("train", *short, f"--output={tmp_path / 'one'}")
+    flag = "--xla_force_host_platform_device_count=2"
+    two = run_program("train", *short, f"--output={tmp_path / 'two'}", XLA_FLAGS=flag)
+    assert one.returncode == two.returncode == 0, one.stderr + two.stderr
+    losses = [[float(r["loss"]) for r in rows(tmp_path / n / "metrics.csv")] for n in ("one", "two")]
+    np.testing.assert_allclose(*losses, rtol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data=none"], "no such file or folder"),
+        (["--channels=8"], "same length"),
+        (["--batch_size=100"], "only 12 training images"),
+        (["--num_validation=16"], "16 validation images"),
+        (["--image_size=18"], "multiple of 4"),
+        (["--warmup_steps=500"], "--warmup_steps"),
+    ],
+)
+def test_bad_training_settings_are_one_line(run_program, tmp_path, arguments, message):
+    done = run_program("train", *TRAIN, f"--output={tmp_path / 'run'}", *arguments)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert not (tmp_path / "run").exists()
