@@ -8,9 +8,10 @@ import pathlib
 import jax
 import numpy as np
 
-from cvsa_jax import data, operators, plots
+from cvsa_jax import data, metrics, operators, plots
 from cvsa_jax.data import InputError
 from experiments import common
+from experiments.inputs import Measured
 
 COLUMNS = (
     "image", "psnr_measurement", "ssim_measurement", "psnr", "ssim", "seconds", "network_evaluations",
@@ -70,8 +71,27 @@ class Results:
             writer.writeheader()
             writer.writerows(self.rows)
 
-    def add(self, row: dict) -> None:
-        """Append one image's metrics, to the file at once."""
+    def write(self, job: Measured, samples: np.ndarray, seconds: float, evaluations: int) -> None:
+        """All files and the metrics of one image; samples (num_samples, H, W, C)."""
+        name, estimate = job.entry.name, samples.mean(0)
+        data.save_image(self.folder / "restored" / f"{name}.png", estimate)
+        data.save_image(self.folder / "measurement" / f"{name}.png", job.measurement)
+        save_operator(self.folder / "operator", name, job.operator)
+        if len(samples) > 1:
+            for i, sample in enumerate(samples):
+                data.save_image(self.folder / "samples" / f"{name}_{i:02d}.png", sample)
+            data.save_image(self.folder / "deviation" / f"{name}.png", 4 * samples.std(0, ddof=1) - 1)
+        row = dict.fromkeys(COLUMNS, "") | {"image": name, "seconds": seconds}
+        row["network_evaluations"] = evaluations
+        if job.truth is not None:
+            data.save_image(self.folder / "truth" / f"{name}.png", job.truth)
+            shown = upsample(job.measurement, job.entry.shape, job.factor)
+            for suffix, picture in (("_measurement", shown), ("", estimate)):
+                row["psnr" + suffix] = metrics.psnr(job.truth, picture)
+                row["ssim" + suffix] = metrics.ssim(job.truth, picture)
+        self._add(row)
+
+    def _add(self, row: dict) -> None:
         row = {c: f"{v:.4f}" if isinstance(v := row[c], float) else str(v) for c in COLUMNS}
         self.rows.append(row)
         with self._metrics.open("a", newline="") as file:

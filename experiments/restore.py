@@ -9,7 +9,6 @@ The same command given again continues a job that was stopped.
 import pathlib
 import sys
 from collections import defaultdict
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +16,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from cvsa_jax import batch, checkpoints, data, guidance, metrics, operators, samplers
+from cvsa_jax import batch, checkpoints, data, guidance, operators, samplers
 from cvsa_jax.diffusion import SMALLEST_TIME, TIME_GRIDS
 from experiments import common, inputs, outputs
 
@@ -69,64 +68,14 @@ def operator_options() -> operators.OperatorOptions:
     )
 
 
-class Measured(NamedTuple):
-    """One image ready to be restored. truth is None for measured inputs."""
-
-    item: inputs.Item
-    truth: np.ndarray | None
-    measurement: np.ndarray
-    operator: operators.Operator
-    shape: tuple[int, int, int]
-
-
-def measure(item: inputs.Item, options: operators.OperatorOptions) -> Measured:
-    """Draw the operator and, for clean inputs, the measurement."""
-    factor = operators.TASKS[FLAGS.task].factor if FLAGS.measured else 1
-    height, width, channels = item.image.shape
-    shape = (height * factor, width * factor, channels)
-    generator = inputs.generator_of(item, FLAGS.seed)
-    operator = operators.make_operator(FLAGS.task, generator, *shape[:2], options)
-    if FLAGS.measured:
-        return Measured(item, None, item.image, operator, shape)
-    key = inputs.key_of(item, FLAGS.seed, 0)
-    y = operators.simulate(key, operator, jnp.asarray(item.image), FLAGS.noise_std)
-    return Measured(item, item.image, np.asarray(y), operator, shape)
-
-
-def write(results: outputs.Results, job: Measured, samples: np.ndarray, seconds: float) -> None:
-    """All files and the metrics of one image; samples (num_samples, H, W, C)."""
-    name, folder = job.item.name, results.folder
-    factor = operators.TASKS[FLAGS.task].factor
-    estimate = samples.mean(0)
-    data.save_image(folder / "restored" / f"{name}.png", estimate)
-    data.save_image(folder / "measurement" / f"{name}.png", job.measurement)
-    outputs.save_operator(folder / "operator", name, job.operator)
-    if len(samples) > 1:
-        for i, sample in enumerate(samples):
-            data.save_image(folder / "samples" / f"{name}_{i:02d}.png", sample)
-        data.save_image(folder / "deviation" / f"{name}.png", 4 * samples.std(0, ddof=1) - 1)
-    row = dict.fromkeys(outputs.COLUMNS, "") | {"image": name, "seconds": seconds}
-    row["network_evaluations"] = FLAGS.num_steps * FLAGS.num_samples
-    if job.truth is not None:
-        data.save_image(folder / "truth" / f"{name}.png", job.truth)
-        shown = outputs.upsample(job.measurement, job.shape, factor)
-        for suffix, picture in (("_measurement", shown), ("", estimate)):
-            row["psnr" + suffix] = metrics.psnr(job.truth, picture)
-            row["ssim" + suffix] = metrics.ssim(job.truth, picture)
-    results.add(row)
-
-
-def batches(jobs: list[Measured]) -> list[list[tuple[Measured, int]]]:
-    """(image, sample index) pairs of one shape each, whole images together, batch_size at most.
-
-    Images with more samples than fit in one batch span several; the others share.
-    """
+def batches(entries: list[inputs.Entry]) -> list[list[tuple[inputs.Entry, int]]]:
+    """(image, sample index) pairs of one shape each, batch_size at most, an image's samples in a row."""
     groups = defaultdict(list)
-    for job in jobs:
-        groups[job.shape].append(job)
+    for entry in entries:
+        groups[entry.shape].append(entry)
     out = []
     for group in groups.values():
-        pairs = [(job, i) for job in group for i in range(FLAGS.num_samples)]
+        pairs = [(entry, i) for entry in group for i in range(FLAGS.num_samples)]
         out += [pairs[i : i + FLAGS.batch_size] for i in range(0, len(pairs), FLAGS.batch_size)]
     return out
 
@@ -136,7 +85,6 @@ def main() -> None:
         for name, task in operators.TASKS.items():
             print(f"{name:16} {task.summary}")
         return
-    failures: dict[str, str] = {}
     with common.user_errors():
         for name in ("task", "input", "output"):
             if FLAGS[name].value is None:
@@ -154,50 +102,49 @@ def main() -> None:
             noise_std=FLAGS.noise_std, sampler=FLAGS.sampler, guidance=FLAGS.guidance,
             time_grid_name=FLAGS.time_grid, t_start=FLAGS.t_start, t_end=FLAGS.t_end,
         )  # fmt: skip
-        jobs = []
-        for path, name in zip(files, inputs.output_names(files, pathlib.Path(FLAGS.input)), strict=True):
-            if name in results.done:
-                continue
-            try:
-                item = inputs.read_item(path, name, FLAGS.image_size, channels)
-                jobs.append(measure(item, options))
-            except ValueError as error:
-                if len(files) == 1:
-                    raise
-                failures[name] = str(error)
-                print(f"skipped: {error}", file=sys.stderr)
-        if not jobs and not results.rows:
-            raise ValueError("none of the images could be read")
+        reader = inputs.Reader(
+            FLAGS.task, options, channels, FLAGS.image_size, FLAGS.measured, FLAGS.noise_std, FLAGS.seed
+        )
+        names = inputs.output_names(files, pathlib.Path(FLAGS.input))
+        todo = [(path, name) for path, name in zip(files, names, strict=True) if name not in results.done]
+        entries, failures = reader.check(todo)
+        if failures and not entries and not results.rows:
+            raise ValueError(next(iter(failures.values())))
+        for error in failures.values():
+            print(f"skipped: {error}", file=sys.stderr)
         results.begin()
 
-    restore_all(jobs, restorer, results, failures)
+    restore_all(entries, reader, restorer, results, failures)
     results.finish(failures)
     report(results, failures)
 
 
-def restore_all(jobs, restorer, results, failures) -> None:
-    """Restore every job, writing each image as soon as its last sample is there."""
+def restore_all(entries, reader, restorer, results, failures) -> None:
+    """Restore every image, writing each as soon as its last sample is there."""
     samples, seconds = defaultdict(list), defaultdict(float)
-    plan = batches(jobs)
+    plan = batches(entries)
     with tqdm(total=len(plan) * FLAGS.num_steps, unit="step", disable=not plan) as bar:
         for pairs in plan:
+            jobs = {entry.name: entry for entry, _ in pairs}
+            jobs = {name: reader.measure(entry) for name, entry in jobs.items()}
             keys = jnp.stack([
-                jax.random.fold_in(inputs.key_of(job.item, FLAGS.seed, 1), i) for job, i in pairs
+                jax.random.fold_in(inputs.key_of(entry, FLAGS.seed, 1), i) for entry, i in pairs
             ])  # fmt: skip
-            measurements = np.stack([job.measurement for job, _ in pairs])
-            done = restorer(keys, measurements, [job.operator for job, _ in pairs], pairs[0][0].shape, bar.update)
-            for (job, _), image in zip(pairs, done.images, strict=True):
-                name = job.item.name
-                samples[name].append(image)
-                seconds[name] += done.seconds / len(pairs)
-                if len(samples[name]) < FLAGS.num_samples:
+            measurements = np.stack([jobs[entry.name].measurement for entry, _ in pairs])
+            drawn = [jobs[entry.name].operator for entry, _ in pairs]
+            done = restorer(keys, measurements, drawn, pairs[0][0].shape, bar.update)
+            for (entry, _), image in zip(pairs, done.images, strict=True):
+                samples[entry.name].append(image)
+                seconds[entry.name] += done.seconds / len(pairs)
+                if len(samples[entry.name]) < FLAGS.num_samples:
                     continue
-                stack = np.stack(samples.pop(name))
-                if not np.isfinite(stack).all():
-                    failures[name] = "the loop diverged; take more steps, or sampler ancestral with covariance"
-                    print(f"failed: {name}: {failures[name]}", file=sys.stderr)
+                stack = np.stack(samples.pop(entry.name))
+                if np.isfinite(stack).all():
+                    evaluations = FLAGS.num_steps * FLAGS.num_samples
+                    results.write(jobs[entry.name], stack, seconds[entry.name], evaluations)
                     continue
-                write(results, job, stack, seconds[name])
+                failures[entry.name] = "the loop diverged; take more steps, or sampler ancestral with covariance"
+                print(f"failed: {entry.name}: {failures[entry.name]}", file=sys.stderr)
 
 
 def report(results, failures) -> None:
