@@ -6,41 +6,96 @@ of the network, scaled by 1/d_t, is w -> C' w.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from cvsa_jax.operators.base import restrict, solve_gram
+from cvsa_jax.operators.base import conjugate_gradients, restrict, solve_gram
 from cvsa_jax.priors import Prior, coefficients
 from cvsa_jax.samplers.base import to_device
 from cvsa_jax.types import ConditionalMean, Info, Operator
 
+SPECTRAL_ITERATIONS = 4
 
-def plug_in(operator: Operator, linear, r, pull: Callable, noise_variance, prior_variance) -> jax.Array:
+
+class Problem(NamedTuple):
+    """What a form of guidance is given at one step.
+
+    forward, backward: p -> J p and w -> J' w of the operator's derivative J at x_0hat.
+    pull: w -> C' w. noise_variance: sigma^2. error_variance: r_t^2, the mean variance of
+    x_0 given u_t. error_covariance: that covariance as a function, None if it is white.
+    """
+
+    operator: Operator
+    forward: Callable
+    backward: Callable
+    residual: jax.Array
+    pull: Callable
+    noise_variance: jax.Array
+    error_variance: jax.Array
+    error_covariance: Callable | None
+
+
+def plug_in(problem: Problem) -> jax.Array:
     """p = C' H' r / sigma^2: the gradient of -|y - H(x_0hat)|^2 / (2 sigma^2), the paper's (13).
 
     Over-confident, since it takes x_0hat for x_0; explicit samplers need about 1000 steps.
     """
-    _, backward = linear
-    return pull(backward(r) / noise_variance)
+    return problem.pull(problem.backward(problem.residual) / problem.noise_variance)
 
 
-def covariance(operator: Operator, linear, r, pull: Callable, noise_variance, prior_variance) -> jax.Array:
+def covariance(problem: Problem) -> jax.Array:
     """p = a C' H' (sigma^2 I + r_t^2 H H')^-1 r, with r_t^2 for Cov[x_0 | u_t].
 
-    Exact for a white Gaussian prior. Where the true variance exceeds r_t^2 (low frequencies
-    under a blur) the step overshoots, so a = clip(<r, H p> / <H p, H p>, 0, 1) minimises
-    |r - a H p|^2: it only ever shortens it.
+    Exact for a white Gaussian prior; a is the line search's.
     """
-    forward, backward = linear
-    w = solve_gram(operator, forward, backward, r, noise_variance, prior_variance)
-    p = pull(backward(w))
-    moved = forward(p)
-    length = jnp.vdot(r, moved) / jnp.maximum(jnp.vdot(moved, moved), jnp.finfo(r.dtype).tiny)
+    return _shortened(problem, _solve_white(problem, problem.residual))
+
+
+def spectral_covariance(problem: Problem) -> jax.Array:
+    """p = a C' H' (sigma^2 I + H S H')^-1 r, with S = `Prior.error_covariance` for Cov[x_0 | u_t].
+
+    The error of a denoiser of photographs is not white: under a blur, what is left to
+    learn lies in the low frequencies that the blur lets through. Exact for a Gaussian prior
+    of the data's spectrum, up to SPECTRAL_ITERATIONS of conjugate gradients, for which
+    `covariance` is the preconditioner. The same as `covariance` for a prior without a spectrum.
+    """
+    if problem.error_covariance is None:
+        return covariance(problem)
+
+    def gram(w):
+        spread = problem.error_covariance(problem.backward(w))
+        return problem.noise_variance * w + problem.forward(spread)
+
+    solve = lambda w: _solve_white(problem, w)  # noqa: E731
+    return _shortened(problem, conjugate_gradients(gram, problem.residual, solve, SPECTRAL_ITERATIONS))
+
+
+def _solve_white(problem: Problem, r: jax.Array) -> jax.Array:
+    return solve_gram(
+        problem.operator, problem.forward, problem.backward, r, problem.noise_variance, problem.error_variance
+    )
+
+
+def _shortened(problem: Problem, w: jax.Array) -> jax.Array:
+    """a p for p = C' H' w, a = clip(<r, H p> / <H p, H p>, 0, 1).
+
+    Where C exceeds what stands for it in the inverse, p overshoots; a minimises |r - a H p|^2
+    and only ever shortens p.
+    """
+    p = problem.pull(problem.backward(w))
+    moved = problem.forward(p)
+    tiny = jnp.finfo(moved.dtype).tiny
+    length = jnp.vdot(problem.residual, moved) / jnp.maximum(jnp.vdot(moved, moved), tiny)
     return jnp.clip(length, 0.0, 1.0) * p
 
 
-GUIDANCES: dict[str, Callable] = {"plug_in": plug_in, "covariance": covariance}
+GUIDANCES: dict[str, Callable[[Problem], jax.Array]] = {
+    "plug_in": plug_in,
+    "covariance": covariance,
+    "spectral_covariance": spectral_covariance,
+}
 
 
 def conditional_mean(
@@ -68,12 +123,16 @@ def conditional_mean(
         backward = jax.linear_transpose(forward, estimate)
         r = measurement - predicted
         correction = form(
-            operator,
-            (forward, lambda w: backward(w)[0]),
-            r,
-            lambda w: pullback(w)[0] / c.data,
-            noise_std**2,
-            prior.error_variance(c.noise),
+            Problem(
+                operator,
+                forward,
+                lambda w: backward(w)[0],
+                r,
+                lambda w: pullback(w)[0] / c.data,
+                noise_std**2,
+                prior.error_variance(c.noise),
+                prior.error_covariance(c.noise, x.shape),
+            )
         )
         return estimate + correction, Info(residual=jnp.sqrt(jnp.mean(r**2)))
 

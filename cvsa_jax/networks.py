@@ -162,7 +162,7 @@ def build_prior(spec: NetworkSpec, params, cld: CLD | None = None, calibration: 
     module = spec.build()
     if spec.parameterization == "denoiser":
         denoise = Partial(_Static(_one_denoise, (spec, module)), params)
-        return prior_from_denoiser(denoise, cld, calibration)
+        return prior_from_denoiser(denoise, cld, calibration).replace(spectrum=spec.spectrum)
     if cld != spec.cld:
         raise ValueError(f"this velocity network was trained with {spec.cld}, not {cld}")
     return prior_from_velocity_network(Partial(_Static(_one_alpha, (module, cld.mass))), params, cld, calibration)

@@ -12,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
+from cvsa_jax import spectral
 from cvsa_jax.diffusion import CLD
+from cvsa_jax.spectral import Spectrum
 from cvsa_jax.types import Denoiser
 
 
@@ -72,11 +74,14 @@ class Prior:
       cld: the diffusion.
       calibration: measured denoising error; None stands for sigma^2 / (1 + 4 sigma^2),
         a white Gaussian of standard deviation 1/2.
+      spectrum: power spectrum of the data, if known; it says how that error is spread
+        over the frequencies.
     """
 
     mean: Partial
     cld: CLD = flax.struct.field(pytree_node=False)
     calibration: Calibration | None = None
+    spectrum: Spectrum | None = flax.struct.field(pytree_node=False, default=None)
 
     def posterior_mean(self, x: jax.Array, v: jax.Array, t) -> jax.Array:
         """E[x_0 | x_t = x, v_t = v], at a concrete time 0 < t <= 1."""
@@ -99,6 +104,19 @@ class Prior:
         knots = jnp.asarray(self.calibration.noise)
         ratio = jnp.asarray(self.calibration.error) * (1 + 4 * knots**2) / knots**2
         return white * jnp.exp(jnp.interp(jnp.log(noise), jnp.log(knots), jnp.log(ratio)))
+
+    def error_covariance(self, noise: jax.Array, image_shape: tuple[int, ...]) -> Callable | None:
+        """Cov[x_0 | u_t] at effective noise `noise`, as a function of an image; None if it is white.
+
+        With a spectrum V it is diagonal in the coefficients of `spectral.forward`, the
+        error of the Wiener filter, V s^2 / (V + s^2), scaled to the mean `error_variance`.
+        """
+        if self.spectrum is None:
+            return None
+        variance = jnp.asarray(self.spectrum.grid(*image_shape[:2]), jnp.result_type(float))
+        error = variance * noise**2 / (variance + noise**2)
+        error = error * (self.error_variance(noise) / jnp.mean(error))
+        return lambda x: spectral.backward(error * spectral.forward(x))
 
 
 def velocity_score(mean: jax.Array, x: jax.Array, v: jax.Array, c: Coefficients) -> jax.Array:

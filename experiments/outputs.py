@@ -32,8 +32,8 @@ def save_operator(folder: pathlib.Path, name: str, operator) -> None:
     """A mask as `NAME.png` (white is missing); a kernel as `NAME.npy` and, scaled to its maximum, `NAME.png`."""
     if isinstance(operator, operators.Mask):
         data.save_image(folder / f"{name}.png", 1 - 2 * np.asarray(operator.seen))
-    elif isinstance(operator, operators.Convolution):
-        kernel = np.asarray(operator.kernel)
+    kernel = operators.kernel_of(operator)
+    if kernel is not None:
         data.save_image(folder / f"{name}.png", 2 * kernel[..., None] / kernel.max() - 1)
         np.save(folder / f"{name}.npy", kernel)
 

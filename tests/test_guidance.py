@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import references
 
-from cvsa_jax import CLD, Gaussian, GaussianMixture, guidance, prior_from_denoiser
-from cvsa_jax.operators import Identity, convolution
+from cvsa_jax import CLD, Calibration, Gaussian, GaussianMixture, guidance, prior_from_denoiser, spectral
+from cvsa_jax.operators import Identity, OperatorOptions, convolution, make_operator
 from cvsa_jax.priors import coefficients
 
 SHAPE = (4, 5, 1)
@@ -76,6 +77,47 @@ def test_line_search_never_increases_the_residual(float64):
             assert float(after) <= float(info.residual) * (1 + 1e-9)
 
 
+def spectral_prior(shape):
+    """The Gaussian of a red spectrum, with its exact calibration; and its variances."""
+    variance = spectral.Spectrum((tuple(2e-3 / np.array(spectral.KNOTS) ** 2),), (0.1,))
+    grid = jnp.asarray(variance.grid(*shape[:2]))
+
+    def denoise(x, sigma):
+        return spectral.backward(grid / (grid + sigma**2) * spectral.forward(x))
+
+    noise = CLD().effective_noise(TIMES)
+    error = np.array([np.mean(grid * s**2 / (grid + s**2)) for s in noise])
+    prior = prior_from_denoiser(denoise, CLD(), Calibration(noise, error))
+    return prior.replace(spectrum=variance), np.asarray(grid)
+
+
+@pytest.mark.parametrize("task", ["gaussian_deblur", "motion_deblur", "random_inpaint", "sr4"])
+@pytest.mark.parametrize("index", range(len(TIMES)))
+def test_spectral_covariance_conditions_a_gaussian(float64, monkeypatch, task, index):
+    """E[x_0 | u_t, y] by dense linear algebra, if iterated; as it is, nearer than the white form."""
+    shape = (16, 16, 1)
+    prior, grid = spectral_prior(shape)
+    operator = make_operator(task, np.random.default_rng(0), 16, 16, OperatorOptions(missing=0.7))
+    generator = np.random.default_rng(3)
+    x, v = jnp.asarray(generator.normal(size=shape)), jnp.asarray(generator.normal(size=shape) / 2)
+    y = operator(spectral.backward(jnp.asarray(generator.normal(size=shape)) * grid**0.5))
+    found = {}
+    for form, iterations in (("covariance", 0), ("spectral_covariance", 4), ("spectral_covariance", 200)):
+        monkeypatch.setattr(guidance, "SPECTRAL_ITERATIONS", iterations)
+        mean = guidance.conditional_mean(y, operator, prior, 0.05, form, TIMES)
+        found[iterations] = mean(x, v, index)[0]
+    estimate = prior.posterior_mean(x, v, TIMES[index])
+    s = float(coefficients(prior.cld, TIMES[index]).noise)
+    basis = np.asarray(jax.vmap(spectral.forward)(jnp.eye(256).reshape(256, *shape))).reshape(256, 256)
+    spread = basis @ np.diag((grid * s**2 / (grid + s**2)).ravel()) @ basis.T
+    matrix = references.dense_matrix(operator, shape)
+    gram = 0.05**2 * np.eye(len(matrix)) + matrix @ spread @ matrix.T
+    step = spread @ matrix.T @ np.linalg.solve(gram, np.asarray(y - operator(estimate)).ravel())
+    error = {n: np.linalg.norm(np.asarray(mean - estimate).ravel() - step) for n, mean in found.items()}
+    assert error[200] < 1e-4 * np.linalg.norm(step)
+    assert error[4] < error[0]
+
+
 @pytest.mark.parametrize("form", guidance.GUIDANCES)
 def test_neighbours_do_not_matter(float64, form):
     """Each image of a batch is guided as if alone, whatever the others' residuals are."""
@@ -94,5 +136,5 @@ def test_neighbours_do_not_matter(float64, form):
 
 
 def test_unknown_form_is_refused():
-    with pytest.raises(ValueError, match="guidance must be one of plug_in, covariance"):
+    with pytest.raises(ValueError, match="guidance must be one of plug_in, covariance, spectral_covariance"):
         guidance.conditional_mean(jnp.ones(SHAPE), Identity(), mixture_prior(), 0.1, "printed", TIMES)

@@ -122,6 +122,15 @@ def test_bicubic_is_the_librarys_inside(size, factor):
     np.testing.assert_allclose(found[2:-2, 2:-2], expected[2:-2, 2:-2], atol=1e-5)
 
 
+def test_kernel_of_a_blur_gives_the_same_blur():
+    for task in ("gaussian_deblur", "motion_deblur"):
+        blur = draw(task, (32, 48, 3))
+        again = operators.convolution(operators.kernel_of(blur))
+        image = jax.random.normal(jax.random.key(0), (32, 48, 3))
+        np.testing.assert_allclose(again(image), blur(image), atol=1e-5)
+    assert operators.kernel_of(draw("sr4", (32, 32, 3))) is None
+
+
 def test_masks_lose_what_they_say():
     seen = np.asarray(draw("random_inpaint", (32, 32, 3)).seen)
     assert int((seen == 0).sum()) == round(0.92 * 32 * 32)

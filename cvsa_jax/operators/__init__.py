@@ -138,6 +138,16 @@ def make_operator(
     return TASKS[task].build(generator, height, width, options)
 
 
+def kernel_of(operator: Operator) -> np.ndarray | None:
+    """The kernel of a blur, (h, w); None for operators that are no blur."""
+    if isinstance(operator, Convolution):
+        return np.asarray(operator.kernel)
+    if isinstance(operator, Separable) and operator.rows.shape[0] == operator.rows.shape[1]:
+        middles = [np.asarray(m)[len(m) // 2] for m in (operator.rows, operator.columns)]
+        return np.outer(*(m[m > 0] for m in middles))
+    return None
+
+
 __all__ = [
     "BOUNDARIES",
     "TASKS",
@@ -154,6 +164,7 @@ __all__ = [
     "convolution",
     "default_kernel_size",
     "gaussian_blur",
+    "kernel_of",
     "make_operator",
     "motion_kernel",
     "random_mask",

@@ -48,6 +48,21 @@ def solve_gram(operator: Operator, forward: Callable, backward: Callable, r, noi
     return cg(apply, r, tol=1e-3, maxiter=CG_ITERATIONS)[0]
 
 
+def conjugate_gradients(apply: Callable, r: jax.Array, precondition: Callable, iterations: int) -> jax.Array:
+    """A fixed number of preconditioned conjugate-gradient iterations from zero, unrolled."""
+    w, z = jnp.zeros_like(r), precondition(r)
+    direction, energy = z, jnp.vdot(r, z)
+    for _ in range(iterations):
+        image = apply(direction)
+        length = energy / jnp.maximum(jnp.vdot(direction, image), 1e-30)
+        w, r = w + length * direction, r - length * image
+        z = precondition(r)
+        new_energy = jnp.vdot(r, z)
+        direction = z + new_energy / jnp.maximum(energy, 1e-30) * direction
+        energy = new_energy
+    return w
+
+
 def simulate(key: jax.Array, operator: Operator, image: jax.Array, noise_std: float) -> jax.Array:
     """y = H(x) + noise_std n, n ~ N(0, I); entries under a mask are zero."""
     clean = operator(image)

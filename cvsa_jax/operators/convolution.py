@@ -5,6 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cvsa_jax.operators.base import conjugate_gradients
+
 PCG_ITERATIONS = 5
 BOUNDARIES = ("reflect", "circular")
 
@@ -53,22 +55,7 @@ class Convolution:
         def apply(w):
             return noise_variance * w + prior_variance * self(transpose(w)[0])
 
-        return _conjugate_gradients(apply, r, lambda w: _filter(w, inverse))
-
-
-def _conjugate_gradients(apply, r, precondition):
-    """A fixed number of preconditioned conjugate-gradient iterations from zero, unrolled."""
-    w, z = jnp.zeros_like(r), precondition(r)
-    direction, energy = z, jnp.vdot(r, z)
-    for _ in range(PCG_ITERATIONS):
-        image = apply(direction)
-        length = energy / jnp.maximum(jnp.vdot(direction, image), 1e-30)
-        w, r = w + length * direction, r - length * image
-        z = precondition(r)
-        new_energy = jnp.vdot(r, z)
-        direction = z + new_energy / jnp.maximum(energy, 1e-30) * direction
-        energy = new_energy
-    return w
+        return conjugate_gradients(apply, r, lambda w: _filter(w, inverse), PCG_ITERATIONS)
 
 
 def _filter(x: jax.Array, spectrum: jax.Array) -> jax.Array:
