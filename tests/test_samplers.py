@@ -11,6 +11,7 @@ import references
 from cvsa_jax import CLD, Gaussian, GaussianMixture, guided_sampler, prior_from_denoiser, restore, run_steps, time_grid
 from cvsa_jax.operators import Identity
 from cvsa_jax.samplers import SAMPLERS, prior_mean, sample_prior
+from cvsa_jax.samplers.ddim import flow
 from cvsa_jax.types import Info
 
 COUNT = 20000
@@ -28,7 +29,12 @@ def standard_errors(samples: np.ndarray) -> tuple[float, float]:
 
 @pytest.mark.parametrize(
     ("sampler", "grid", "steps"),
-    [("euler_maruyama", "quadratic", 1500), ("sscs", "quadratic", 1000), ("ancestral", "logarithmic", 1000)],
+    [
+        ("euler_maruyama", "quadratic", 1500),
+        ("sscs", "quadratic", 1000),
+        ("ancestral", "logarithmic", 1000),
+        ("ddim", "logarithmic", 1000),
+    ],
 )
 def test_mixture_is_sampled_from_its_exact_score(sampler, grid, steps):
     weights, means, variance = np.array([0.3, 0.7]), np.array([-0.6, 0.4]), 0.04
@@ -90,7 +96,8 @@ def test_gaussian_posterior_has_the_published_moments(guidance, noise_std, mean,
 
 @pytest.mark.parametrize("steps", [2, 5, 40])
 @pytest.mark.parametrize("grid", ["uniform", "logarithmic"])
-def test_ancestral_is_exact_for_a_known_image(steps, grid):
+@pytest.mark.parametrize("name", ["ancestral", "ddim"])
+def test_known_image_is_returned(name, steps, grid):
     """If E[x_0 | u_t, y] is the image itself, every number of steps returns it."""
     cld = CLD()
     truth = jnp.linspace(-1, 1, 12).reshape(2, 2, 3)
@@ -125,6 +132,18 @@ def test_ancestral_keeps_the_diffusions_marginal(friction):
     assert (np.abs(u.mean(0) - cld.data_direction(times[stop]) * truth) < 4 * deviations / COUNT**0.5).all()
     scale = np.outer(deviations, deviations)
     np.testing.assert_allclose(np.cov(u.T) / scale, expected / scale, atol=4 * 2**0.5 / COUNT**0.5)
+
+
+@pytest.mark.parametrize("friction", [None, 0.4, 2.5])
+def test_probability_flow_keeps_the_marginals_and_composes(friction):
+    """R S_t R' = S_s, and the way from t to s over r is that from t to s."""
+    cld = CLD(friction=friction)
+    times = time_grid("logarithmic", 20, cld)[:-1]
+    r, covariance = flow(cld, times[:-1], times[1:]), cld.covariance(times)
+    deviation = np.sqrt(np.einsum("nii->ni", covariance[1:]))
+    error = r @ covariance[:-1] @ np.swapaxes(r, -1, -2) - covariance[1:]
+    assert np.abs(error / (deviation[:, :, None] * deviation[:, None])).max() < 1e-9
+    np.testing.assert_allclose(flow(cld, times[:-2], times[2:]), r[1:] @ r[:-1], rtol=1e-6, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["sscs", "euler_maruyama"])
@@ -188,5 +207,5 @@ def test_keys_are_used_once(sampler):
     finally:
         for kind in kinds:
             setattr(jax.random, kind, originals[kind])
-    assert len(used) >= 4
+    assert len(used) >= 3  # the start alone, for a deterministic sampler
     assert len(set(used)) == len(used)
