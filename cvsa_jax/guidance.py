@@ -17,6 +17,7 @@ from cvsa_jax.samplers.base import to_device
 from cvsa_jax.types import ConditionalMean, Info, Operator
 
 SPECTRAL_ITERATIONS = 4
+SECOND_MOMENT_ITERATIONS = 4
 
 
 class Problem(NamedTuple):
@@ -72,6 +73,22 @@ def spectral_covariance(problem: Problem) -> jax.Array:
     return _shortened(problem, conjugate_gradients(gram, problem.residual, solve, SPECTRAL_ITERATIONS))
 
 
+def second_moment(problem: Problem) -> jax.Array:
+    """p = a C' H' (sigma^2 I + H C' H')^-1 r: the same C on both sides, the network's own.
+
+    C = s_eff^2 J is the covariance of x_0 given u_t exactly, if the denoiser is. Each of
+    the SECOND_MOMENT_ITERATIONS of conjugate gradients pulls back through the network once
+    more, still from one evaluation. At high noise a network's Jacobian is not positive, and
+    inpainting suffers from it.
+    """
+
+    def gram(w):
+        return problem.noise_variance * w + problem.forward(problem.pull(problem.backward(w)))
+
+    solve = lambda w: _solve_white(problem, w)  # noqa: E731
+    return _shortened(problem, conjugate_gradients(gram, problem.residual, solve, SECOND_MOMENT_ITERATIONS))
+
+
 def _solve_white(problem: Problem, r: jax.Array) -> jax.Array:
     return solve_gram(
         problem.operator, problem.forward, problem.backward, r, problem.noise_variance, problem.error_variance
@@ -95,6 +112,7 @@ GUIDANCES: dict[str, Callable[[Problem], jax.Array]] = {
     "plug_in": plug_in,
     "covariance": covariance,
     "spectral_covariance": spectral_covariance,
+    "second_moment": second_moment,
 }
 
 

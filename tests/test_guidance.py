@@ -91,30 +91,40 @@ def spectral_prior(shape):
     return prior.replace(spectrum=variance), np.asarray(grid)
 
 
-@pytest.mark.parametrize("task", ["gaussian_deblur", "motion_deblur", "random_inpaint", "sr4"])
-@pytest.mark.parametrize("index", range(len(TIMES)))
-def test_spectral_covariance_conditions_a_gaussian(float64, monkeypatch, task, index):
+@pytest.mark.parametrize("index", [0, 2])
+@pytest.mark.parametrize(
+    ("form", "task"),
+    [
+        ("spectral_covariance", "gaussian_deblur"),
+        ("spectral_covariance", "motion_deblur"),
+        ("spectral_covariance", "random_inpaint"),
+        ("spectral_covariance", "sr4"),
+        ("second_moment", "motion_deblur"),
+        ("second_moment", "random_inpaint"),
+    ],
+)
+def test_iterated_forms_condition_a_gaussian(float64, monkeypatch, task, index, form):
     """E[x_0 | u_t, y] by dense linear algebra, if iterated; as it is, nearer than the white form."""
-    shape = (16, 16, 1)
+    shape = (12, 12, 1)
     prior, grid = spectral_prior(shape)
-    operator = make_operator(task, np.random.default_rng(0), 16, 16, OperatorOptions(missing=0.7))
+    operator = make_operator(task, np.random.default_rng(0), 12, 12, OperatorOptions(missing=0.7))
     generator = np.random.default_rng(3)
     x, v = jnp.asarray(generator.normal(size=shape)), jnp.asarray(generator.normal(size=shape) / 2)
     y = operator(spectral.backward(jnp.asarray(generator.normal(size=shape)) * grid**0.5))
     found = {}
-    for form, iterations in (("covariance", 0), ("spectral_covariance", 4), ("spectral_covariance", 200)):
-        monkeypatch.setattr(guidance, "SPECTRAL_ITERATIONS", iterations)
-        mean = guidance.conditional_mean(y, operator, prior, 0.05, form, TIMES)
+    for name, iterations in (("covariance", 0), (form, 4), (form, 60)):
+        monkeypatch.setattr(guidance, f"{form.split('_cov')[0].upper()}_ITERATIONS", iterations)
+        mean = guidance.conditional_mean(y, operator, prior, 0.05, name, TIMES)
         found[iterations] = mean(x, v, index)[0]
     estimate = prior.posterior_mean(x, v, TIMES[index])
     s = float(coefficients(prior.cld, TIMES[index]).noise)
-    basis = np.asarray(jax.vmap(spectral.forward)(jnp.eye(256).reshape(256, *shape))).reshape(256, 256)
+    basis = np.asarray(jax.vmap(spectral.forward)(jnp.eye(144).reshape(144, *shape))).reshape(144, 144)
     spread = basis @ np.diag((grid * s**2 / (grid + s**2)).ravel()) @ basis.T
     matrix = references.dense_matrix(operator, shape)
     gram = 0.05**2 * np.eye(len(matrix)) + matrix @ spread @ matrix.T
     step = spread @ matrix.T @ np.linalg.solve(gram, np.asarray(y - operator(estimate)).ravel())
     error = {n: np.linalg.norm(np.asarray(mean - estimate).ravel() - step) for n, mean in found.items()}
-    assert error[200] < 1e-4 * np.linalg.norm(step)
+    assert error[60] < 1e-3 * np.linalg.norm(step)
     assert error[4] < error[0]
 
 
@@ -136,5 +146,7 @@ def test_neighbours_do_not_matter(float64, form):
 
 
 def test_unknown_form_is_refused():
-    with pytest.raises(ValueError, match="guidance must be one of plug_in, covariance, spectral_covariance"):
+    with pytest.raises(
+        ValueError, match="guidance must be one of plug_in, covariance, spectral_covariance, second_moment"
+    ):
         guidance.conditional_mean(jnp.ones(SHAPE), Identity(), mixture_prior(), 0.1, "printed", TIMES)

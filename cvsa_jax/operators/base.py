@@ -49,16 +49,28 @@ def solve_gram(operator: Operator, forward: Callable, backward: Callable, r, noi
 
 
 def conjugate_gradients(apply: Callable, r: jax.Array, precondition: Callable, iterations: int) -> jax.Array:
-    """A fixed number of preconditioned conjugate-gradient iterations from zero, unrolled."""
+    """An approximation to apply^-1 r by preconditioned conjugate gradients from zero, unrolled.
+
+    A direction along which `apply` is not positive (a network's Jacobian need not be) is
+    not followed.
+
+    Args:
+      apply: symmetric positive, w -> A w.
+      r: the right-hand side.
+      precondition: symmetric positive, near A^-1.
+      iterations: the fixed number of applications of A.
+    """
+    tiny = jnp.finfo(r.dtype).tiny
     w, z = jnp.zeros_like(r), precondition(r)
     direction, energy = z, jnp.vdot(r, z)
     for _ in range(iterations):
         image = apply(direction)
-        length = energy / jnp.maximum(jnp.vdot(direction, image), 1e-30)
+        curvature = jnp.vdot(direction, image)
+        length = jnp.where(curvature > tiny, energy / jnp.maximum(curvature, tiny), 0.0)
         w, r = w + length * direction, r - length * image
         z = precondition(r)
         new_energy = jnp.vdot(r, z)
-        direction = z + new_energy / jnp.maximum(energy, 1e-30) * direction
+        direction = z + new_energy / jnp.maximum(energy, tiny) * direction
         energy = new_energy
     return w
 
