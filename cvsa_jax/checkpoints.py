@@ -6,7 +6,6 @@ A prior is a folder: `prior.json` (network, diffusion, calibration, how it was t
 
 import dataclasses
 import json
-import logging
 import pathlib
 from typing import Any, NamedTuple
 
@@ -18,8 +17,6 @@ from cvsa_jax.diffusion import CLD
 from cvsa_jax.networks import NetworkSpec, build_prior
 from cvsa_jax.priors import Calibration, Prior
 from cvsa_jax.spectral import Spectrum
-
-logging.getLogger("absl").setLevel(logging.WARNING)
 
 
 class CheckpointError(ValueError):
