@@ -4,7 +4,7 @@
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 RUN := .venv/bin/python
-RESTORE := $(RUN) -m experiments.restore --input=experiments/samples --image_size=64 --batch_size=16 --overwrite
+RESTORE := $(RUN) -m experiments.restore --input=experiments/samples --image_size=64 --overwrite
 
 .PHONY: restore test lint clean
 

@@ -112,11 +112,14 @@ class Results:
             self._grid(names)
 
     def _grid(self, names: list[str]) -> None:
-        kinds = [k for k in ("truth", "measurement", "restored") if (self.folder / k / f"{names[0]}.png").exists()]
+        """Truth, measurement, restoration and, where there are several, the first sample."""
+        files = {"truth": "{}", "measurement": "{}", "restored": "{}", "samples": "{}_00"}
+        files = {k: f for k, f in files.items() if (self.folder / k / f"{f.format(names[0])}.png").exists()}
+        kinds = ["one sample" if k == "samples" else k for k in files]
         blocks = math.ceil(len(names) / 8)
         rows = [[] for _ in range(math.ceil(len(names) / blocks))]
         for i, name in enumerate(names):
-            rows[i // blocks] += [self._read(kind, name) for kind in kinds]
+            rows[i // blocks] += [self._read(kind, form.format(name)) for kind, form in files.items()]
         side = max(max(image.shape[:2]) for row in rows for image in row)
         plots.save_grid(self.folder / "grid.png", rows, kinds * blocks, scale=max(1, 128 // side))
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from cvsa_jax import checkpoints, data
 
-STEPS = "--num_steps=6"
+FEW = ("--num_steps=6", "--num_samples=1")
 
 
 def pixels(path) -> np.ndarray:
@@ -47,7 +47,7 @@ def inputs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def restore(run_program, tiny_checkpoint):
     def run(*arguments, **environment):
-        return run_program("restore", f"--checkpoint={tiny_checkpoint}", STEPS, *arguments, **environment)
+        return run_program("restore", f"--checkpoint={tiny_checkpoint}", *FEW, *arguments, **environment)
 
     return run
 
