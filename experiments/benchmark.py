@@ -40,7 +40,7 @@ def compiled_bare(prior, shape, steps: int):
     """`steps` values and pullbacks of the network in velocity, one after the other."""
     row = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), coefficients(prior.cld, 0.1))
 
-    def one(prior, x, v):
+    def one(prior, row, x, v):  # the row is no constant, as it is none in a guided step
         def step(v, _):
             value, pullback = jax.vjp(lambda velocity: prior.mean(x, velocity, row), v)
             return v + 1e-6 * pullback(value)[0], None  # each step needs the one before it
@@ -48,8 +48,8 @@ def compiled_bare(prior, shape, steps: int):
         return jax.lax.scan(step, v, length=steps)[0]
 
     zeros = jnp.zeros(shape)
-    program = jax.jit(jax.vmap(one, (None, 0, 0))).lower(prior, zeros, zeros).compile()
-    return lambda: program(prior, zeros, zeros)
+    program = jax.jit(jax.vmap(one, (None, None, 0, 0))).lower(prior, row, zeros, zeros).compile()
+    return lambda: program(prior, row, zeros, zeros)
 
 
 def compiled_guided(prior, shape, task: str, steps: int):
