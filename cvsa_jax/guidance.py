@@ -26,6 +26,8 @@ class Problem(NamedTuple):
     forward, backward: p -> J p and w -> J' w of the operator's derivative J at x_0hat.
     pull: w -> C' w. noise_variance: sigma^2. error_variance: r_t^2, the mean variance of
     x_0 given u_t. error_covariance: that covariance as a function, None if it is white.
+    stiffness: 2 G b h d_t^2, so that an explicit step by p of size C moves x_0hat by
+    stiffness C p.
     """
 
     operator: Operator
@@ -36,14 +38,25 @@ class Problem(NamedTuple):
     noise_variance: jax.Array
     error_variance: jax.Array
     error_covariance: Callable | None
+    stiffness: jax.Array
 
 
 def plug_in(problem: Problem) -> jax.Array:
-    """p = C' H' r / sigma^2: the gradient of -|y - H(x_0hat)|^2 / (2 sigma^2), the paper's (13).
+    """p = a C' H' r / sigma^2: the gradient of -|y - H(x_0hat)|^2 / (2 sigma^2), the paper's (13).
 
     Over-confident, since it takes x_0hat for x_0; explicit samplers need about 1000 steps.
+
+    Deviation: a = min(1, 1 / (stiffness sigma^2 m^2)) with the curvature m = <H p, H p> / <r, H p>
+    at a = 1. An explicit step is stable while stiffness sigma^2 m^2 < 2. For white images of
+    variance 1/4 that number stays below .72 at 1000 uniform steps and sigma = .05, and a = 1;
+    the low frequencies of photographs have a variance of hundreds, for which it reaches 750.
     """
-    return problem.pull(problem.backward(problem.residual) / problem.noise_variance)
+    p = problem.pull(problem.backward(problem.residual) / problem.noise_variance)
+    moved = problem.forward(p)
+    tiny = jnp.finfo(moved.dtype).tiny
+    curvature = jnp.vdot(moved, moved) / jnp.maximum(jnp.vdot(problem.residual, moved), tiny)
+    load = problem.stiffness * problem.noise_variance * curvature**2
+    return jnp.minimum(1.0, 1.0 / jnp.maximum(load, tiny)) * p
 
 
 def covariance(problem: Problem) -> jax.Array:
@@ -117,10 +130,11 @@ GUIDANCES: dict[str, Callable[[Problem], jax.Array]] = {
 
 
 def conditional_mean(
-    measurement: jax.Array, operator: Operator, prior: Prior, noise_std, guidance: str, times
+    measurement: jax.Array, operator: Operator, prior: Prior, noise_std, guidance: str, times, steps=0.0
 ) -> ConditionalMean:
     """(x, v, index) -> (E[x_0 | u_t, y], Info) at the float64 times given.
 
+    `steps` are the lengths of the steps taken from there, by which `plug_in` is kept stable.
     One `jax.vjp` of the network in v: its primal is x_0hat, its pullback the guidance. A
     nonlinear H is replaced by its derivative at x_0hat (Gauss-Newton). The residual is the
     root mean square of one image's y - H(x_0hat).
@@ -131,7 +145,9 @@ def conditional_mean(
     if guidance not in GUIDANCES:
         raise ValueError(f"guidance must be one of {', '.join(GUIDANCES)}, got {guidance!r}")
     form = GUIDANCES[guidance]
-    table = jax.tree.map(to_device, coefficients(prior.cld, times))
+    table = coefficients(prior.cld, times)
+    stiffness = to_device(2 * prior.cld.damping * prior.cld.beta * steps * table.data**2)
+    table = jax.tree.map(to_device, table)
     measurement = restrict(operator, measurement)
 
     def mean(x, v, index):
@@ -150,6 +166,7 @@ def conditional_mean(
                 noise_std**2,
                 prior.error_variance(c.noise),
                 prior.error_covariance(c.noise, x.shape),
+                stiffness[index],
             )
         )
         return estimate + correction, Info(residual=jnp.sqrt(jnp.mean(r**2)))

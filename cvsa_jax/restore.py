@@ -44,7 +44,7 @@ def guided_sampler(
     times = time_grid(time_grid_name, num_steps, prior.cld, t_start, t_end)
     factory = SAMPLERS[sampler]
     model_times = factory(prior.cld, times, None).model_times
-    mean = conditional_mean(measurement, operator, prior, noise_std, guidance, model_times)
+    mean = conditional_mean(measurement, operator, prior, noise_std, guidance, model_times, times[:-1] - times[1:])
     return factory(prior.cld, times, mean)
 
 

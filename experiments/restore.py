@@ -6,6 +6,7 @@
 The same command given again continues a job that was stopped.
 """
 
+import math
 import pathlib
 import sys
 from collections import defaultdict
@@ -50,6 +51,7 @@ flags.DEFINE_integer("box_margin", None, "box_inpaint: least distance to the bor
 flags.DEFINE_float("missing", 0.92, "random_inpaint: share of the pixels that is lost.")
 common.define_diffusion_flags()
 FLAGS = flags.FLAGS
+DIVERGED = 10.0  # images lie in [-1, 1]
 FREE_SETTINGS = ("input", "output", "overwrite", "list_tasks", "batch_size", "limit")
 
 
@@ -139,7 +141,7 @@ def restore_all(entries, reader, restorer, results, failures) -> None:
                 if len(samples[entry.name]) < FLAGS.num_samples:
                     continue
                 stack = np.stack(samples.pop(entry.name))
-                if np.isfinite(stack).all():
+                if np.abs(stack).max() < DIVERGED:  # false for not-a-number too
                     evaluations = FLAGS.num_steps * FLAGS.num_samples
                     results.write(jobs[entry.name], stack, seconds[entry.name], evaluations)
                     continue
@@ -151,10 +153,10 @@ def report(results, failures) -> None:
     """The closing lines, and exit code 1 if an image failed."""
     means = results.means()
     if "psnr" in means:
+        before = [means.get(f"{metric}_measurement", math.inf) for metric in ("psnr", "ssim")]
         print(
-            f"{FLAGS.task}: {len(results.rows)} images, "
-            f"PSNR {means['psnr_measurement']:.2f} -> {means['psnr']:.2f} dB, "
-            f"SSIM {means['ssim_measurement']:.3f} -> {means['ssim']:.3f}"
+            f"{FLAGS.task}: {len(results.rows)} images, PSNR {before[0]:.2f} -> {means['psnr']:.2f} dB, "
+            f"SSIM {before[1]:.3f} -> {means.get('ssim', math.nan):.3f}"
         )
     print(f"pictures: {results.folder / 'grid.png'}, {results.folder / 'restored'}")
     if failures:
