@@ -77,13 +77,7 @@ def spectral_covariance(problem: Problem) -> jax.Array:
     """
     if problem.error_covariance is None:
         return covariance(problem)
-
-    def gram(w):
-        spread = problem.error_covariance(problem.backward(w))
-        return problem.noise_variance * w + problem.forward(spread)
-
-    solve = lambda w: _solve_white(problem, w)  # noqa: E731
-    return _shortened(problem, conjugate_gradients(gram, problem.residual, solve, SPECTRAL_ITERATIONS))
+    return _iterated(problem, problem.error_covariance, SPECTRAL_ITERATIONS)
 
 
 def second_moment(problem: Problem) -> jax.Array:
@@ -94,12 +88,17 @@ def second_moment(problem: Problem) -> jax.Array:
     more, still from one evaluation. At high noise a network's Jacobian is not positive, and
     inpainting suffers from it.
     """
+    return _iterated(problem, problem.pull, SECOND_MOMENT_ITERATIONS)
+
+
+def _iterated(problem: Problem, spread: Callable, iterations: int) -> jax.Array:
+    """The correction with (sigma^2 I + H spread H')^-1 r by conjugate gradients, `covariance` before them."""
 
     def gram(w):
-        return problem.noise_variance * w + problem.forward(problem.pull(problem.backward(w)))
+        return problem.noise_variance * w + problem.forward(spread(problem.backward(w)))
 
-    solve = lambda w: _solve_white(problem, w)  # noqa: E731
-    return _shortened(problem, conjugate_gradients(gram, problem.residual, solve, SECOND_MOMENT_ITERATIONS))
+    w = conjugate_gradients(gram, problem.residual, lambda r: _solve_white(problem, r), iterations)
+    return _shortened(problem, w)
 
 
 def _solve_white(problem: Problem, r: jax.Array) -> jax.Array:

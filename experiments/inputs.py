@@ -86,13 +86,14 @@ class Reader:
     def check(self, files: list[tuple[pathlib.Path, str]]) -> tuple[list[Entry], dict[str, str]]:
         """(images that can be restored, reason by name of those that cannot); nothing is kept."""
         factor = operators.TASKS[self.task].factor if self.measured else 1
-        entries, failures, tried = [], {}, {}
+        entries, failures, buildable = [], {}, set()
         for path, name in files:
             try:
                 height, width, channels = self._read(path).shape
                 shape = (height * factor, width * factor, channels)
-                if shape not in tried:
-                    tried[shape] = self._operator(name, shape)
+                if shape not in buildable:
+                    self._operator(name, shape)
+                    buildable.add(shape)
                 entries.append(Entry(path, name, shape))
             except ValueError as error:
                 failures[name] = str(error)

@@ -129,6 +129,7 @@ def test_kernel_of_a_blur_gives_the_same_blur():
         image = jax.random.normal(jax.random.key(0), (32, 48, 3))
         np.testing.assert_allclose(again(image), blur(image), atol=1e-5)
     assert operators.kernel_of(draw("sr4", (32, 32, 3))) is None
+    assert operators.kernel_of(operators.gaussian_blur(32, 10, 2.0)) is None  # folded at the border
 
 
 def test_masks_lose_what_they_say():

@@ -139,12 +139,16 @@ def make_operator(
 
 
 def kernel_of(operator: Operator) -> np.ndarray | None:
-    """The kernel of a blur, (h, w); None for operators that are no blur."""
+    """The kernel of a blur, (h, w); None for operators that are no blur.
+
+    None too for a Gaussian so wide that it reaches both borders, where it is folded back.
+    """
     if isinstance(operator, Convolution):
         return np.asarray(operator.kernel)
     if isinstance(operator, Separable) and operator.rows.shape[0] == operator.rows.shape[1]:
         middles = [np.asarray(m)[len(m) // 2] for m in (operator.rows, operator.columns)]
-        return np.outer(*(m[m > 0] for m in middles))
+        if all(m[0] == m[-1] == 0 for m in middles):
+            return np.outer(*(m[m > 0] for m in middles))
     return None
 
 
