@@ -16,7 +16,7 @@ restore: .venv/installed
 	@echo "  $(CURDIR)/results/sr4/grid.png"
 
 test: .venv/installed
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses=2 --dist=worksteal
 
 lint:
 	ruff check . && ruff format --check .

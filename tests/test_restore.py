@@ -13,7 +13,8 @@ from cvsa_jax.operators import Identity, OperatorOptions, View, make_operator
 from cvsa_jax.samplers import SAMPLERS
 
 SETTINGS = {"image_shape": (32, 32, 3), "noise_std": 0.05, "num_steps": 6}
-COMBINATIONS = [(s, g) for s in SAMPLERS for g in GUIDANCES]
+# Each sampler, and each form of guidance: the two do not know of each other.
+COMBINATIONS = [(s, "covariance") for s in SAMPLERS] + [("ancestral", g) for g in GUIDANCES if g != "covariance"]
 
 
 def problem(photos, task="motion_deblur", count=8):
