@@ -1,5 +1,6 @@
 """The loop: one `lax.scan` of a sampler's steps over the state (x, v, key)."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -7,14 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from cvsa_jax.diffusion import SMALLEST_TIME, time_grid
-from cvsa_jax.guidance import conditional_mean
+from cvsa_jax.guidance import conditional_mean, first_dual
 from cvsa_jax.priors import Prior
-from cvsa_jax.samplers import SAMPLERS, Sampler
+from cvsa_jax.samplers import POPULATION_SAMPLERS, SAMPLERS, Sampler, with_corrections
 from cvsa_jax.types import Info, Operator, State
 
 
 class Restoration(NamedTuple):
-    """image: (H, W, C) in about [-1, 1]. trace: Info stacked over the steps."""
+    """image: (H, W, C) in about [-1, 1], (P, H, W, C) of particles. trace: Info stacked over the steps."""
 
     image: jax.Array
     trace: Info
@@ -32,20 +33,42 @@ def guided_sampler(
     time_grid_name: str = "logarithmic",
     t_start: float = 1.0,
     t_end: float = SMALLEST_TIME,
+    num_corrections: int = 0,
+    num_particles: int | None = None,
 ) -> Sampler:
     """The (init, step) pair of one restoration, for those who run the loop themselves.
 
     Arguments and errors as for `restore`.
     """
-    if sampler not in SAMPLERS:
-        raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, got {sampler!r}")
+    factory = _factory(sampler, num_particles)
     if isinstance(noise_std, (int, float, np.ndarray)) and not np.all(np.asarray(noise_std) > 0):
         raise ValueError(f"noise_std must be positive, got {noise_std}; the rounding to 8 bits alone is .0023")
+    if num_corrections < 0 or (num_corrections and sampler in POPULATION_SAMPLERS):
+        raise ValueError(f"num_corrections must be 0 or more, and 0 for particles, got {num_corrections}")
     times = time_grid(time_grid_name, num_steps, prior.cld, t_start, t_end)
-    factory = SAMPLERS[sampler]
     model_times = factory(prior.cld, times, None).model_times
     mean = conditional_mean(measurement, operator, prior, noise_std, guidance, model_times, times[:-1] - times[1:])
-    return factory(prior.cld, times, mean)
+    chain = factory(prior.cld, times, mean)
+    if num_corrections:
+        chain = with_corrections(chain, prior.cld, times, mean, num_corrections)
+
+    def init(key, image_shape):
+        state, dual = chain.init(key, image_shape), first_dual(measurement, guidance)
+        if dual is not None:
+            dual = jnp.broadcast_to(dual, state.x.shape[: state.x.ndim - len(image_shape)] + dual.shape)
+        return state._replace(dual=dual)
+
+    return chain._replace(init=init)
+
+
+def _factory(sampler: str, num_particles: int | None):
+    if sampler in SAMPLERS:
+        return SAMPLERS[sampler]
+    if sampler not in POPULATION_SAMPLERS:
+        raise ValueError(f"sampler must be one of {', '.join((*SAMPLERS, *POPULATION_SAMPLERS))}, got {sampler!r}")
+    if num_particles is None:
+        raise ValueError(f"{sampler} needs num_particles")
+    return functools.partial(POPULATION_SAMPLERS[sampler], num_particles=num_particles)
 
 
 def run_steps(sampler: Sampler, state: State, start, count: int) -> tuple[State, Info]:
@@ -67,6 +90,8 @@ def restore(
     time_grid: str = "logarithmic",
     t_start: float = 1.0,
     t_end: float = SMALLEST_TIME,
+    num_corrections: int = 0,
+    num_particles: int | None = None,
 ) -> Restoration:
     """Restore one image x from y = H(x) + noise_std n. Pure: works under jit, vmap and grad.
 
@@ -78,10 +103,12 @@ def restore(
       image_shape: (H, W, C) of x; H and W as the prior's network needs them.
       noise_std: > 0, on the scale of images in [-1, 1].
       num_steps: steps of the reverse process, one network evaluation each.
-      sampler: name in SAMPLERS.
+      sampler: name in SAMPLERS or POPULATION_SAMPLERS.
       guidance: name in GUIDANCES.
       time_grid: name in TIME_GRIDS.
       t_start, t_end: first and last time at which the prior is asked.
+      num_corrections: Langevin steps at each noise level before the sampler's own.
+      num_particles: of `particles`, which returns all of them, (P, H, W, C).
 
     Returns: the restored image, and per step the residual.
 
@@ -102,6 +129,8 @@ def restore(
         time_grid_name=time_grid,
         t_start=t_start,
         t_end=t_end,
+        num_corrections=num_corrections,
+        num_particles=num_particles,
     )
     state, trace = run_steps(chain, chain.init(key, image_shape), 0, num_steps)
     return Restoration(state.x, trace)

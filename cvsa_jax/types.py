@@ -25,22 +25,46 @@ ArrayTree = object  # any pytree of arrays
 
 
 class State(NamedTuple):
-    """The reverse process at one time. k and kernel_v are None unless the task is blind."""
+    """The reverse process at one time. k and kernel_v are None unless the task is blind.
+
+    dual: the last solution of the guidance's inner system, from which the next one starts.
+    last_mean: E[x_0 | u_t, y] one step back, for samplers of second order.
+    log_weights: of the particles, for a sampler of many.
+    """
 
     x: jax.Array
     v: jax.Array
     key: jax.Array
     k: jax.Array | None = None
     kernel_v: jax.Array | None = None
+    dual: jax.Array | None = None
+    last_mean: jax.Array | None = None
+    log_weights: jax.Array | None = None
 
 
 class Info(NamedTuple):
     """What one step reports; stacked over steps it is the trace.
 
     residual: root mean square of y - H(x_0 hat), in the measurement's units.
+    effective_size: of `particles`, 1 / sum of squared weights; else None.
     """
 
     residual: jax.Array
+    effective_size: jax.Array | None = None
+
+
+class Estimate(NamedTuple):
+    """What guidance knows at one u_t.
+
+    mean: E[x_0 | u_t, y]. correction: mean - E[x_0 | u_t]. log_fit: log p(y | u_t), up to
+    a number that all u_t of one time share. dual: see `State`.
+    """
+
+    mean: jax.Array
+    info: Info
+    correction: jax.Array | None = None
+    log_fit: jax.Array | None = None
+    dual: jax.Array | None = None
 
 
 class Denoiser(Protocol):
@@ -59,5 +83,5 @@ class Operator(Protocol):
     def __call__(self, x: jax.Array) -> jax.Array: ...
 
 
-ConditionalMean = Callable[..., tuple[jax.Array, Info]]
-"""(x, v, step index) -> (E[x_0 | u_t, y], Info): what a sampler needs to know."""
+ConditionalMean = Callable[..., Estimate]
+"""(x, v, step index, dual) -> Estimate: what a sampler needs to know."""

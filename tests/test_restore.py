@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cvsa_jax import CLD, Gaussian, prior_from_denoiser, restore
-from cvsa_jax.guidance import GUIDANCES, SECOND_MOMENT_ITERATIONS
+from cvsa_jax.guidance import GUIDANCES, ITERATIONS
 from cvsa_jax.operators import Identity, OperatorOptions, View, make_operator
 from cvsa_jax.samplers import SAMPLERS
 
@@ -83,7 +83,7 @@ def test_gradient_through_the_loop(float64):
 def test_one_trace_and_one_network_evaluation_a_step(sampler, guidance):
     """Python sees the network once; the device calls it num_steps times, and pulls back as often."""
     traces, values, pulls = 0, [], []
-    shape, steps = (4, 4, 1), 7
+    shape, steps = (5, 4, 1), 7
 
     def evaluate(x, sigma):
         jax.debug.callback(lambda: values.append(1))
@@ -115,7 +115,7 @@ def test_one_trace_and_one_network_evaluation_a_step(sampler, guidance):
     jax.effects_barrier()
     assert traces == 1
     assert len(values) == 2 * steps
-    each = 1 + SECOND_MOMENT_ITERATIONS if guidance == "second_moment" else 1
+    each = 1 + {"second_moment": ITERATIONS["second_moment"], "diagonal_covariance": 1}.get(guidance, 0)
     assert len(pulls) == 2 * steps * each
 
 

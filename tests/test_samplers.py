@@ -12,7 +12,7 @@ from cvsa_jax import CLD, Gaussian, GaussianMixture, guided_sampler, prior_from_
 from cvsa_jax.operators import Identity
 from cvsa_jax.samplers import SAMPLERS, prior_mean, sample_prior
 from cvsa_jax.samplers.ddim import flow
-from cvsa_jax.types import Info
+from cvsa_jax.types import Estimate, Info
 
 COUNT = 20000
 SHAPE = (1, 1, 1)
@@ -96,12 +96,12 @@ def test_gaussian_posterior_has_the_published_moments(guidance, noise_std, mean,
 
 @pytest.mark.parametrize("steps", [2, 5, 40])
 @pytest.mark.parametrize("grid", ["uniform", "logarithmic"])
-@pytest.mark.parametrize("name", ["ancestral", "ddim"])
+@pytest.mark.parametrize("name", ["ancestral", "ddim", "multistep"])
 def test_known_image_is_returned(name, steps, grid):
     """If E[x_0 | u_t, y] is the image itself, every number of steps returns it."""
     cld = CLD()
     truth = jnp.linspace(-1, 1, 12).reshape(2, 2, 3)
-    chain = SAMPLERS["ancestral"](cld, time_grid(grid, steps, cld), lambda x, v, index: (truth, Info(jnp.zeros(()))))
+    chain = SAMPLERS[name](cld, time_grid(grid, steps, cld), lambda *_: Estimate(truth, Info(jnp.zeros(()))))
     state, _ = run_steps(chain, chain.init(jax.random.key(0), truth.shape), 0, steps)
     np.testing.assert_allclose(state.x, truth, atol=1e-6)
 
@@ -112,7 +112,7 @@ def test_ancestral_keeps_the_diffusions_marginal(friction):
     cld = CLD(friction=friction)
     times = time_grid("logarithmic", 12, cld)
     truth, stop = 0.7, 8
-    chain = SAMPLERS["ancestral"](cld, times, lambda x, v, i: (jnp.full(SHAPE, truth), Info(jnp.zeros(()))))
+    chain = SAMPLERS["ancestral"](cld, times, lambda *_: Estimate(jnp.full(SHAPE, truth), Info(jnp.zeros(()))))
 
     @jax.jit
     @jax.vmap
@@ -139,11 +139,11 @@ def test_probability_flow_keeps_the_marginals_and_composes(friction):
     """R S_t R' = S_s, and the way from t to s over r is that from t to s."""
     cld = CLD(friction=friction)
     times = time_grid("logarithmic", 20, cld)[:-1]
-    r, covariance = flow(cld, times[:-1], times[1:]), cld.covariance(times)
+    r, covariance = flow(cld, times[:-1], times[1:])[0], cld.covariance(times)
     deviation = np.sqrt(np.einsum("nii->ni", covariance[1:]))
     error = r @ covariance[:-1] @ np.swapaxes(r, -1, -2) - covariance[1:]
     assert np.abs(error / (deviation[:, :, None] * deviation[:, None])).max() < 1e-9
-    np.testing.assert_allclose(flow(cld, times[:-2], times[2:]), r[1:] @ r[:-1], rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose(flow(cld, times[:-2], times[2:])[0], r[1:] @ r[:-1], rtol=1e-6, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["sscs", "euler_maruyama"])

@@ -48,26 +48,38 @@ def solve_gram(operator: Operator, forward: Callable, backward: Callable, r, noi
     return cg(apply, r, tol=1e-3, maxiter=CG_ITERATIONS)[0]
 
 
-def conjugate_gradients(apply: Callable, r: jax.Array, precondition: Callable, iterations: int) -> jax.Array:
-    """An approximation to apply^-1 r by preconditioned conjugate gradients from zero, unrolled.
+def conjugate_gradients(
+    apply: Callable, r: jax.Array, precondition: Callable, iterations: int, guess: jax.Array | None = None
+) -> jax.Array:
+    """An approximation to apply^-1 r by preconditioned conjugate gradients, unrolled.
 
-    A direction along which `apply` is not positive (a network's Jacobian need not be) is
-    not followed.
+    The first direction is `guess`, if there is one (a solution of a similar system), and its
+    length is chosen like every other's, so that a bad guess does no harm. A direction along
+    which `apply` is not positive (a network's Jacobian need not be) is not followed.
 
     Args:
       apply: symmetric positive, w -> A w.
       r: the right-hand side.
       precondition: symmetric positive, near A^-1.
       iterations: the fixed number of applications of A.
+      guess: of r's shape.
     """
     tiny = jnp.finfo(r.dtype).tiny
-    w, z = jnp.zeros_like(r), precondition(r)
-    direction, energy = z, jnp.vdot(r, z)
-    for _ in range(iterations):
+
+    def follow(w, r, direction, slope):
         image = apply(direction)
         curvature = jnp.vdot(direction, image)
-        length = jnp.where(curvature > tiny, energy / jnp.maximum(curvature, tiny), 0.0)
-        w, r = w + length * direction, r - length * image
+        length = jnp.where(curvature > tiny, slope / jnp.maximum(curvature, tiny), 0.0)
+        return w + length * direction, r - length * image
+
+    w = jnp.zeros_like(r)
+    if guess is not None and iterations:
+        w, r = follow(w, r, guess, jnp.vdot(r, guess))
+        iterations -= 1
+    direction = precondition(r)
+    energy = jnp.vdot(r, direction)
+    for _ in range(iterations):
+        w, r = follow(w, r, direction, energy)
         z = precondition(r)
         new_energy = jnp.vdot(r, z)
         direction = z + new_energy / jnp.maximum(energy, tiny) * direction

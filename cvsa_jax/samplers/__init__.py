@@ -4,8 +4,10 @@ from collections.abc import Callable
 
 from cvsa_jax.samplers.ancestral import ancestral
 from cvsa_jax.samplers.base import Sampler
-from cvsa_jax.samplers.ddim import ddim
+from cvsa_jax.samplers.corrections import with_corrections
+from cvsa_jax.samplers.ddim import ddim, multistep
 from cvsa_jax.samplers.euler_maruyama import euler_maruyama
+from cvsa_jax.samplers.particles import particles
 from cvsa_jax.samplers.sscs import sscs
 from cvsa_jax.samplers.unconditional import prior_mean, sample_prior
 
@@ -14,6 +16,22 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "sscs": sscs,
     "ancestral": ancestral,
     "ddim": ddim,
+    "multistep": multistep,
 }
+# These run many chains together and return all of them, (P, H, W, C).
+POPULATION_SAMPLERS: dict[str, Callable[..., Sampler]] = {"particles": particles}
 
-__all__ = ["SAMPLERS", "Sampler", "ancestral", "ddim", "euler_maruyama", "prior_mean", "sample_prior", "sscs"]
+__all__ = [
+    "POPULATION_SAMPLERS",
+    "SAMPLERS",
+    "Sampler",
+    "ancestral",
+    "ddim",
+    "euler_maruyama",
+    "multistep",
+    "particles",
+    "prior_mean",
+    "sample_prior",
+    "sscs",
+    "with_corrections",
+]

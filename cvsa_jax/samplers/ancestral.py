@@ -7,7 +7,7 @@ from cvsa_jax.samplers.base import Sampler, cholesky, draw_noise, stationary_ini
 from cvsa_jax.types import ConditionalMean, State
 
 
-def _bridge(cld: CLD, times: np.ndarray):
+def bridge(cld: CLD, times: np.ndarray):
     """(gain, data weight, noise factor) of u_s = gain u_t + weight x_0 + factor z, s < t.
 
     With F = D_{t-s}, Q the process covariance over t - s and gain
@@ -35,18 +35,18 @@ def ancestral(cld: CLD, times: np.ndarray, conditional_mean: ConditionalMean) ->
     Args:
       cld: the diffusion.
       times: decreasing, (num_steps + 1,), ending in 0.
-      conditional_mean: (x, v, index) -> (E[x_0 | u_t, y], Info).
+      conditional_mean: (x, v, index, dual) -> Estimate.
     """
-    gain, weight, factor = _bridge(cld, times)
+    gain, weight, factor = bridge(cld, times)
     factor[-1] = 0.0
     gain, weight, factor = to_device(gain), to_device(weight), to_device(factor)
 
     def step(state: State, index):
-        mean, info = conditional_mean(state.x, state.v, index)
+        found = conditional_mean(state.x, state.v, index, state.dual)
         key, x_noise, v_noise = draw_noise(state)
         g, w, f = gain[index], weight[index], factor[index]
-        x = g[0, 0] * state.x + g[0, 1] * state.v + w[0] * mean + f[0, 0] * x_noise
-        v = g[1, 0] * state.x + g[1, 1] * state.v + w[1] * mean + f[1, 0] * x_noise + f[1, 1] * v_noise
-        return state._replace(x=x, v=v, key=key), info
+        x = g[0, 0] * state.x + g[0, 1] * state.v + w[0] * found.mean + f[0, 0] * x_noise
+        v = g[1, 0] * state.x + g[1, 1] * state.v + w[1] * found.mean + f[1, 0] * x_noise + f[1, 1] * v_noise
+        return state._replace(x=x, v=v, key=key, dual=found.dual), found.info
 
     return Sampler(stationary_init(cld), step, times[:-1])

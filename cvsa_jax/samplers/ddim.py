@@ -1,4 +1,4 @@
-"""The deterministic relative of `ancestral`: the same marginals, no noise after the start."""
+"""The deterministic relatives of `ancestral`: the same marginals, no noise after the start."""
 
 import numpy as np
 
@@ -9,30 +9,42 @@ from cvsa_jax.types import ConditionalMean, State
 SUBSTEPS = 200
 
 
-def flow(cld: CLD, before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """R with u_s - a_s x_0 = R (u_t - a_t x_0) along the probability flow of p(u_t | x_0).
+def flow(cld: CLD, before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(R, g) of the probability flow of p(u_t | x_0) from t to s, with x_0 moving on a line.
 
-    dR/dt = (A + diag(0, G b) S_t^-1) R, hence R S_t R' = S_s. By the classical Runge-Kutta
-    method in log t. A ratio of Cholesky factors has the same marginals, but is not the limit
-    of small steps, and fails at few of them.
+    If x_0 = c + l (log s_eff(tau) - log s_eff(t)) at time tau, then
+    u_s = a_s c + R (u_t - a_t c) + g l, where
+
+        dR/dt = L R,   dg/dt = L g + b (log s_eff(tau) - log s_eff(t)),
+        L = A + diag(0, G b) S_t^-1,   b = -diag(0, G b) S_t^-1 a_t,
+
+    hence R S_t R' = S_s. By the classical Runge-Kutta method in log t. A ratio of Cholesky
+    factors has the same marginals, but is not the limit of small steps, and fails at few.
 
     Args:
       cld: the diffusion.
       before, after: times t >= s > 0, of one shape (...,).
 
-    Returns: (..., 2, 2).
+    Returns: R (..., 2, 2) and g (..., 2).
 
     References: Zhang, Tao, Chen (2022), gDDIM, arXiv:2206.05564, section 4.
     """
     drift = cld.beta * np.array([[0, 1 / cld.mass], [-1, -cld.damping / cld.mass]])
     kick = np.diag([0, cld.damping * cld.beta])
     start, step = np.log(before), (np.log(after) - np.log(before)) / SUBSTEPS
+    origin = np.log(cld.effective_noise(before))
 
-    def slope(level, r):
+    def slope(level, r):  # of [R, g] side by side
         t = np.exp(level)
-        return t[..., None, None] * (drift + kick @ cld.precision(t)) @ r
+        pull = kick @ cld.precision(t)
+        line = (np.log(cld.effective_noise(t)) - origin)[..., None]
+        forced = -(pull @ cld.data_direction(t)[..., None])[..., 0] * line
+        change = (drift + pull) @ r
+        change[..., 2] += forced
+        return t[..., None, None] * change
 
-    r, h = np.broadcast_to(np.eye(2), (*before.shape, 2, 2)), step[..., None, None]
+    r = np.concatenate([np.broadcast_to(np.eye(2), (*before.shape, 2, 2)), np.zeros((*before.shape, 2, 1))], -1)
+    h = step[..., None, None]
     for i in range(SUBSTEPS):
         level = start + i * step
         first = slope(level, r)
@@ -40,7 +52,16 @@ def flow(cld: CLD, before: np.ndarray, after: np.ndarray) -> np.ndarray:
         third = slope(level + step / 2, r + h / 2 * second)
         last = slope(level + step, r + h * third)
         r = r + h / 6 * (first + 2 * second + 2 * third + last)
-    return r
+    return r[..., :2], r[..., 2]
+
+
+def _tables(cld: CLD, times: np.ndarray):
+    """R, the weight of the mean, and that of its slope, for each step; the last returns the mean."""
+    gain, line = np.zeros((len(times) - 1, 2, 2)), np.zeros((len(times) - 1, 2))
+    gain[:-1], line[:-1] = flow(cld, times[:-2], times[1:-1])
+    direction = cld.data_direction(times)
+    weight = direction[1:] - np.einsum("nij,nj->ni", gain, direction[:-1])
+    return gain, weight, line
 
 
 def ddim(cld: CLD, times: np.ndarray, conditional_mean: ConditionalMean) -> Sampler:
@@ -51,19 +72,53 @@ def ddim(cld: CLD, times: np.ndarray, conditional_mean: ConditionalMean) -> Samp
     Args:
       cld: the diffusion.
       times: decreasing, (num_steps + 1,), ending in 0.
-      conditional_mean: (x, v, index) -> (E[x_0 | u_t, y], Info).
+      conditional_mean: (x, v, index, dual) -> Estimate.
     """
-    gain = np.zeros((len(times) - 1, 2, 2))
-    gain[:-1] = flow(cld, times[:-2], times[1:-1])
-    direction = cld.data_direction(times)
-    weight = direction[1:] - np.einsum("nij,nj->ni", gain, direction[:-1])
-    gain, weight = to_device(gain), to_device(weight)
+    gain, weight, _ = map(to_device, _tables(cld, times))
 
     def step(state: State, index):
-        mean, info = conditional_mean(state.x, state.v, index)
-        g, w = gain[index], weight[index]
-        x = g[0, 0] * state.x + g[0, 1] * state.v + w[0] * mean
-        v = g[1, 0] * state.x + g[1, 1] * state.v + w[1] * mean
-        return state._replace(x=x, v=v), info
+        found = conditional_mean(state.x, state.v, index, state.dual)
+        x, v = _move(state, gain[index], weight[index], found.mean)
+        return state._replace(x=x, v=v, dual=found.dual), found.info
 
     return Sampler(stationary_init(cld), step, times[:-1])
+
+
+def multistep(cld: CLD, times: np.ndarray, conditional_mean: ConditionalMean) -> Sampler:
+    """`ddim` of second order: x_0hat goes on along the line through its last two values.
+
+    u_s = a_s x_0hat + R (u_t - a_t x_0hat) + g (x_0hat - x_0hat') / (log s_eff(t) - log s_eff(t')),
+    with ' the step before and (R, g) those of `flow`. The first step is that of `ddim`, and
+    the last returns x_0hat. Still one evaluation a step.
+
+    Args:
+      cld: the diffusion.
+      times: decreasing, (num_steps + 1,), ending in 0.
+      conditional_mean: (x, v, index, dual) -> Estimate.
+
+    References: Lu et al. (2022), DPM-Solver++, arXiv:2211.01095, algorithm 2, which this is
+    for the diffusion of images in place of that of (x, v).
+    """
+    gain, weight, line = _tables(cld, times)
+    gap = np.diff(np.log(cld.effective_noise(times[:-1])), prepend=np.inf)
+    gain, weight, slope = map(to_device, (gain, weight, line / gap[:, None]))
+    start = stationary_init(cld)
+
+    def init(key, image_shape):
+        state = start(key, image_shape)
+        return state._replace(last_mean=state.x * 0)
+
+    def step(state: State, index):
+        found = conditional_mean(state.x, state.v, index, state.dual)
+        change = found.mean - state.last_mean
+        x, v = _move(state, gain[index], weight[index], found.mean)
+        x, v = x + slope[index, 0] * change, v + slope[index, 1] * change
+        return state._replace(x=x, v=v, dual=found.dual, last_mean=found.mean), found.info
+
+    return Sampler(init, step, times[:-1])
+
+
+def _move(state: State, g, w, mean):
+    x = g[0, 0] * state.x + g[0, 1] * state.v + w[0] * mean
+    v = g[1, 0] * state.x + g[1, 1] * state.v + w[1] * mean
+    return x, v

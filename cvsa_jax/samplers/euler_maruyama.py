@@ -21,7 +21,7 @@ def euler_maruyama(cld: CLD, times: np.ndarray, conditional_mean: ConditionalMea
     Args:
       cld: the diffusion.
       times: decreasing, (num_steps + 1,), ending in 0.
-      conditional_mean: (x, v, index) -> (E[x_0 | u_t, y], Info).
+      conditional_mean: (x, v, index, dual) -> Estimate.
 
     Deviation: the paper prints "-" before the score, which diverges, and a test t > 0 for
     the last step, which never fails.
@@ -37,10 +37,10 @@ def euler_maruyama(cld: CLD, times: np.ndarray, conditional_mean: ConditionalMea
     from_mean, noise = to_device(2 * rate * h * c.data), to_device(noise)
 
     def step(state: State, index):
-        mean, info = conditional_mean(state.x, state.v, index)
+        found = conditional_mean(state.x, state.v, index, state.dual)
         key, _, v_noise = draw_noise(state)
         x = state.x - drift[index] * state.v
-        v = from_x[index] * state.x + from_v[index] * state.v + from_mean[index] * mean
-        return state._replace(x=x, v=v + noise[index] * v_noise, key=key), info
+        v = from_x[index] * state.x + from_v[index] * state.v + from_mean[index] * found.mean
+        return state._replace(x=x, v=v + noise[index] * v_noise, key=key, dual=found.dual), found.info
 
     return Sampler(stationary_init(cld), step, times[:-1])

@@ -26,7 +26,7 @@ def sscs(cld: CLD, times: np.ndarray, conditional_mean: ConditionalMean) -> Samp
     Args:
       cld: the diffusion.
       times: decreasing, (num_steps + 1,), ending in 0.
-      conditional_mean: (x, v, index) -> (E[x_0 | u_t, y], Info).
+      conditional_mean: (x, v, index, dual) -> Estimate.
 
     References: Dockhorn et al. (2021), section 3.3.
     """
@@ -50,8 +50,8 @@ def sscs(cld: CLD, times: np.ndarray, conditional_mean: ConditionalMean) -> Samp
 
     def step(state: State, index: jax.Array):
         state = half(state, linear[index], factor[index])
-        mean, info = conditional_mean(state.x, state.v, index)
-        v = from_x[index] * state.x + from_v[index] * state.v + from_mean[index] * mean
-        return half(state._replace(v=v), linear[index], last_factor[index]), info
+        found = conditional_mean(state.x, state.v, index, state.dual)
+        v = from_x[index] * state.x + from_v[index] * state.v + from_mean[index] * found.mean
+        return half(state._replace(v=v, dual=found.dual), linear[index], last_factor[index]), found.info
 
     return Sampler(stationary_init(cld), step, middle)

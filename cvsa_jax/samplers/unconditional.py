@@ -9,16 +9,16 @@ import numpy as np
 from cvsa_jax.priors import Prior, coefficients
 from cvsa_jax.samplers.ancestral import ancestral
 from cvsa_jax.samplers.base import to_device
-from cvsa_jax.types import Info
+from cvsa_jax.types import Estimate, Info
 
 
 def prior_mean(prior: Prior, times: np.ndarray) -> Callable:
     """E[x_0 | u_t] at the given times, as a sampler's conditional mean."""
     table = jax.tree.map(to_device, coefficients(prior.cld, times))
 
-    def mean(x, v, index):
+    def mean(x, v, index, dual=None):
         row = jax.tree.map(lambda a: a[index], table)
-        return prior.mean(x, v, row), Info(residual=jnp.zeros(()))
+        return Estimate(prior.mean(x, v, row), Info(residual=jnp.zeros(())))
 
     return mean
 
