@@ -28,7 +28,7 @@ class Problem(NamedTuple):
     pull: w -> C' w. noise_variance: sigma^2. error_variance: r_t^2, the mean variance of
     x_0 given u_t. error_covariance: that covariance as a function, None if it is white.
     image_shape: of x_0. dual: the last step's w, None at a form that does not iterate.
-    data: d_t. stiffness: 2 G b h d_t^2, so that an explicit step by p of size C moves
+    data: d_t. mass: M. stiffness: 2 G b h d_t^2, so that an explicit step by p of size C moves
     x_0hat by stiffness C p.
     """
 
@@ -44,6 +44,7 @@ class Problem(NamedTuple):
     dual: jax.Array | None
     data: jax.Array
     stiffness: jax.Array
+    mass: float
 
 
 class Solution(NamedTuple):
@@ -78,15 +79,16 @@ def plug_in(problem: Problem) -> Solution:
 
 
 def normalized_plug_in(problem: Problem) -> Solution:
-    """p = NORMALIZED_STEP d_t / (2 G b h d_t^2) d_t C' H' r / |r|: the step of DPS, taken in velocity.
+    """p = NORMALIZED_STEP M / (2 G b h) C' H' r / |r|: the step of DPS, taken in velocity.
 
-    An explicit step then adds -NORMALIZED_STEP grad_v |y - H(x_0hat)| to v, whatever sigma
-    and h are. |r| is one image's own. For comparison; made for explicit samplers.
+    An explicit step then adds -NORMALIZED_STEP grad |y - H(x_0hat)| to v / sqrt(M), which has
+    unit variance as DPS's x has, whatever sigma and h are. |r| is one image's own. For
+    comparison; made for explicit samplers.
 
     References: Chung et al. (2022), DPS, arXiv:2209.14687, algorithm 1, there for x.
     """
     size = jnp.maximum(jnp.sqrt(jnp.vdot(problem.residual, problem.residual)), jnp.finfo(problem.residual.dtype).tiny)
-    scale = NORMALIZED_STEP * problem.data**2 / (problem.stiffness * size)
+    scale = NORMALIZED_STEP * problem.mass * problem.data**2 / (problem.stiffness * size)
     dual = scale * problem.residual
     return Solution(problem.pull(problem.backward(dual)), dual)
 
@@ -231,6 +233,7 @@ def conditional_mean(
                 dual,
                 c.data,
                 stiffness[index],
+                prior.cld.mass,
             )
         )
         fit = None

@@ -226,10 +226,11 @@ class GaussianMixture:
     variance: jax.Array
 
     def __call__(self, x: jax.Array, sigma: jax.Array) -> jax.Array:
-        total = self.variance + sigma**2
-        distance = jnp.sum((x - self.means) ** 2, axis=tuple(range(1, self.means.ndim)))
-        weights = jax.nn.softmax(jnp.log(self.weights) - distance / (2 * total))
-        mean = jnp.tensordot(weights, self.means, 1)
+        total, means = self.variance + sigma**2, jnp.asarray(self.means)
+        flat = means.reshape(len(means), -1)
+        # |x|^2 is the same for every component, so that one matrix product gives the distances.
+        logits = (flat @ x.ravel() - jnp.sum(flat**2, 1) / 2) / total
+        mean = jnp.tensordot(jax.nn.softmax(jnp.log(self.weights) + logits), means, 1)
         return (self.variance * x + sigma**2 * mean) / total
 
     def sample(self, key: jax.Array, count: int) -> jax.Array:

@@ -9,6 +9,7 @@ the highest frequency, which one number for "the standard deviation of the data"
 import dataclasses
 import functools
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,6 +76,19 @@ class Spectrum:
         grid = np.exp(np.einsum("hwk,ck->hwc", weights, np.log(self.variance)))
         grid[0, 0] = np.array(self.mean_power) * height * width
         return grid
+
+
+@flax.struct.dataclass
+class SpectralGaussian:
+    """A Gaussian of mean zero whose coefficients are independent, as a denoiser: the Wiener filter.
+
+    denoise(x, s) = T' V/(V + s^2) T x, with T of `forward` and V its variances, of x's shape.
+    """
+
+    variance: jax.Array
+
+    def __call__(self, x: jax.Array, sigma: jax.Array) -> jax.Array:
+        return backward(self.variance / (self.variance + sigma**2) * forward(x))
 
 
 def _knot_weights(height: int, width: int) -> np.ndarray:

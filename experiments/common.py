@@ -91,3 +91,18 @@ def write_json(path: pathlib.Path, record: dict) -> None:
     """Write a record for people and programs to read."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=1, default=str) + "\n")
+
+
+def claim_folder(folder: pathlib.Path, settings: dict) -> None:
+    """Begin or continue a job in a folder; settings.json tells which.
+
+    Raises:
+      ValueError: if the folder holds something else.
+    """
+    path, settings = folder / "settings.json", json.loads(json.dumps(settings, default=str))
+    if path.exists():
+        if json.loads(path.read_text())["settings"] != settings:
+            raise ValueError(f"--output={folder} holds a job with other settings; name another folder")
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"--output={folder} is not an empty folder; name another")
+    write_json(path, {"settings": settings, "versions": versions()})

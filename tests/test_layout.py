@@ -6,7 +6,7 @@ import pytest
 from conftest import ROOT
 
 ORDER = [
-    "version", "types", "diffusion", "spectral", "priors", "operators", "samplers", "guidance", "restore",
+    "version", "types", "diffusion", "spectral", "priors", "operators", "samplers", "guidance", "baselines", "restore",
     "models", "networks", "sharding", "batch", "data", "metrics", "plots", "training", "checkpoints",
 ]  # fmt: skip
 

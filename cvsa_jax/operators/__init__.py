@@ -13,6 +13,7 @@ import numpy as np
 
 from cvsa_jax.operators.base import Identity, View, adjoint, restrict, simulate
 from cvsa_jax.operators.convolution import BOUNDARIES, Convolution, convolution
+from cvsa_jax.operators.dense import Matrix, SpectralForm
 from cvsa_jax.operators.kernels import motion_kernel
 from cvsa_jax.operators.masks import Mask, box_mask, random_mask
 from cvsa_jax.operators.separable import Separable, bicubic_downsample, gaussian_blur
@@ -158,8 +159,10 @@ __all__ = [
     "Convolution",
     "Identity",
     "Mask",
+    "Matrix",
     "OperatorOptions",
     "Separable",
+    "SpectralForm",
     "Task",
     "View",
     "adjoint",

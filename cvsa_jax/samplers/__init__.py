@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from cvsa_jax.samplers.ancestral import ancestral
+from cvsa_jax.samplers.ancestral import ancestral, ancestral_multistep
 from cvsa_jax.samplers.base import Sampler
 from cvsa_jax.samplers.corrections import with_corrections
 from cvsa_jax.samplers.ddim import ddim, multistep
@@ -15,6 +15,7 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "euler_maruyama": euler_maruyama,
     "sscs": sscs,
     "ancestral": ancestral,
+    "ancestral_multistep": ancestral_multistep,
     "ddim": ddim,
     "multistep": multistep,
 }
@@ -26,6 +27,7 @@ __all__ = [
     "SAMPLERS",
     "Sampler",
     "ancestral",
+    "ancestral_multistep",
     "ddim",
     "euler_maruyama",
     "multistep",

@@ -1,4 +1,6 @@
-"""The deterministic relatives of `ancestral`: the same marginals, no noise after the start."""
+"""The deterministic relatives of `ancestral`, and what its own second order shares with them."""
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -9,28 +11,31 @@ from cvsa_jax.types import ConditionalMean, State
 SUBSTEPS = 200
 
 
-def flow(cld: CLD, before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(R, g) of the probability flow of p(u_t | x_0) from t to s, with x_0 moving on a line.
+def flow(cld: CLD, before: np.ndarray, after: np.ndarray, share: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """(R, g) of the way of p(u_t | x_0) from t to s, with x_0 moving on a line.
 
     If x_0 = c + l (log s_eff(tau) - log s_eff(t)) at time tau, then
     u_s = a_s c + R (u_t - a_t c) + g l, where
 
         dR/dt = L R,   dg/dt = L g + b (log s_eff(tau) - log s_eff(t)),
-        L = A + diag(0, G b) S_t^-1,   b = -diag(0, G b) S_t^-1 a_t,
+        L = A + share diag(0, G b) S_t^-1,   b = -share diag(0, G b) S_t^-1 a_t.
 
-    hence R S_t R' = S_s. By the classical Runge-Kutta method in log t. A ratio of Cholesky
-    factors has the same marginals, but is not the limit of small steps, and fails at few.
+    share = 1 is the probability flow, for which R S_t R' = S_s; share = 2 the mean of the
+    reverse diffusion, whose R is the gain of `ancestral.bridge`. By the classical Runge-Kutta
+    method in log t. A ratio of Cholesky factors has the flow's marginals, but is not the limit
+    of small steps, and fails at few.
 
     Args:
       cld: the diffusion.
       before, after: times t >= s > 0, of one shape (...,).
+      share: 1 or 2, as above.
 
     Returns: R (..., 2, 2) and g (..., 2).
 
     References: Zhang, Tao, Chen (2022), gDDIM, arXiv:2206.05564, section 4.
     """
     drift = cld.beta * np.array([[0, 1 / cld.mass], [-1, -cld.damping / cld.mass]])
-    kick = np.diag([0, cld.damping * cld.beta])
+    kick = share * np.diag([0, cld.damping * cld.beta])
     start, step = np.log(before), (np.log(after) - np.log(before)) / SUBSTEPS
     origin = np.log(cld.effective_noise(before))
 
@@ -100,13 +105,7 @@ def multistep(cld: CLD, times: np.ndarray, conditional_mean: ConditionalMean) ->
     for the diffusion of images in place of that of (x, v).
     """
     gain, weight, line = _tables(cld, times)
-    gap = np.diff(np.log(cld.effective_noise(times[:-1])), prepend=np.inf)
-    gain, weight, slope = map(to_device, (gain, weight, line / gap[:, None]))
-    start = stationary_init(cld)
-
-    def init(key, image_shape):
-        state = start(key, image_shape)
-        return state._replace(last_mean=state.x * 0)
+    gain, weight, slope = map(to_device, (gain, weight, line / noise_gaps(cld, times)[:, None]))
 
     def step(state: State, index):
         found = conditional_mean(state.x, state.v, index, state.dual)
@@ -115,7 +114,23 @@ def multistep(cld: CLD, times: np.ndarray, conditional_mean: ConditionalMean) ->
         x, v = x + slope[index, 0] * change, v + slope[index, 1] * change
         return state._replace(x=x, v=v, dual=found.dual, last_mean=found.mean), found.info
 
-    return Sampler(init, step, times[:-1])
+    return Sampler(init_with_mean(cld), step, times[:-1])
+
+
+def noise_gaps(cld: CLD, times: np.ndarray) -> np.ndarray:
+    """log s_eff(t_n) - log s_eff(t_{n-1}) for each step; minus infinity at the first, which has no step before."""
+    return np.diff(np.log(cld.effective_noise(times[:-1])), prepend=np.inf)
+
+
+def init_with_mean(cld: CLD) -> Callable:
+    """The start of a sampler that looks one step back."""
+    start = stationary_init(cld)
+
+    def init(key, image_shape):
+        state = start(key, image_shape)
+        return state._replace(last_mean=state.x * 0)
+
+    return init
 
 
 def _move(state: State, g, w, mean):

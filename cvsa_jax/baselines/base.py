@@ -1,0 +1,49 @@
+"""What the baselines share: the variance-preserving schedule of 1000 steps, respaced."""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from cvsa_jax.samplers.base import to_device
+from cvsa_jax.types import State
+
+TRAINING_STEPS = 1000
+
+
+class Schedule(NamedTuple):
+    """x_t = sqrt(kept_t) x_0 + sqrt(1 - kept_t) e at decreasing t; `before` is kept at the step's end.
+
+    noise: sqrt((1 - kept)/kept), the level at which x_t / sqrt(kept) is denoised.
+    """
+
+    kept: jax.Array
+    before: jax.Array
+    noise: jax.Array
+
+
+def schedule(num_steps: int) -> Schedule:
+    """The linear schedule (rates 1e-4 to .02 over 1000 steps) at num_steps of its steps, ending in kept = 1.
+
+    Raises:
+      ValueError: if num_steps is not in [2, 1000].
+
+    References: Ho, Jain, Abbeel (2020), arXiv:2006.11239, section 4.
+    """
+    if not 2 <= num_steps <= TRAINING_STEPS:
+        raise ValueError(f"num_steps of a baseline must be in [2, {TRAINING_STEPS}], got {num_steps}")
+    kept = np.cumprod(1 - np.linspace(1e-4, 0.02, TRAINING_STEPS))
+    kept = kept[np.linspace(TRAINING_STEPS - 1, 0, num_steps).round().astype(int)]
+    return Schedule(*map(to_device, (kept, np.append(kept[1:], 1.0), ((1 - kept) / kept) ** 0.5)))
+
+
+def start(key: jax.Array, image_shape: tuple[int, ...]) -> State:
+    """x ~ N(0, I); these chains have no velocity."""
+    noise_key, chain_key = jax.random.split(key)
+    return State(jax.random.normal(noise_key, image_shape), None, chain_key)
+
+
+def draw(state: State) -> tuple[jax.Array, jax.Array]:
+    """(next chain key, noise of x's shape)."""
+    chain_key, noise_key = jax.random.split(state.key)
+    return chain_key, jax.random.normal(noise_key, state.x.shape, state.x.dtype)
