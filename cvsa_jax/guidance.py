@@ -102,15 +102,17 @@ def covariance(problem: Problem) -> Solution:
 
 
 def diagonal_covariance(problem: Problem) -> Solution:
-    """p = a C' H' (sigma^2 I + H diag(c) H')^-1 r, with c = C' 1 kept within [r_t^2/20, 20 r_t^2].
+    """p = a C' H' (sigma^2 I + H diag(c) H')^-1 r, with c = r_t^2 C'1 / mean(C'1), kept in r_t^2 [1/20, 20].
 
-    The sums of the rows of C stand for its diagonal: one more pullback tells where in the
-    image the prior is sure. The bounds keep what a network's Jacobian sums to positive.
+    One more pullback, of an image of ones, sums the rows of C and tells where in the image the
+    prior is sure. Deviation: the sums alone would be the diagonal only of a diagonal C, and are
+    many times too large where neighbours vary together; so their level is the calibration's.
 
     References: Boys et al. (2023), tweedie moment projected diffusions, arXiv:2310.06721, section 3.
     """
     sums = problem.pull(jnp.ones(problem.image_shape, problem.residual.dtype))
-    c = jnp.clip(sums, problem.error_variance / 20, problem.error_variance * 20)
+    mean = jnp.maximum(jnp.mean(sums), jnp.finfo(sums.dtype).tiny)
+    c = problem.error_variance * jnp.clip(sums / mean, 0.05, 20.0)
     return _iterated(problem, lambda x: c * x, "diagonal_covariance")
 
 
