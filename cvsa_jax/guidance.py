@@ -64,17 +64,17 @@ def plug_in(problem: Problem) -> Solution:
 
     Over-confident, since it takes x_0hat for x_0; explicit samplers need about 1000 steps.
 
-    Deviation: a = min(1, 1 / (stiffness sigma^2 m^2)) with the curvature m = <H p, H p> / <r, H p>
-    at a = 1. An explicit step is stable while stiffness sigma^2 m^2 < 2. For white images of
-    variance 1/4 that number stays below .72 at 1000 uniform steps and sigma = .05, and a = 1;
-    the low frequencies of photographs have a variance of hundreds, for which it reaches 750.
+    Deviation: a = min(1, 1 / load), load = stiffness sigma^2 |p|^2 |H p|^2 / <r, H p>^2 at a = 1.
+    An explicit step turns r into (I - K) r, K = stiffness H C C' H' / sigma^2, and is stable while
+    K stays below 2; load is K's size at an eigenvector r, and never below <r, K r> / <r, r>. For white images of variance 1/4 it stays below .72 at 1000 uniform steps and
+    sigma = .05, and a = 1; the low frequencies of photographs have a variance of hundreds.
     """
     dual = problem.residual / problem.noise_variance
     p = problem.pull(problem.backward(dual))
     moved = problem.forward(p)
     tiny = jnp.finfo(moved.dtype).tiny
-    curvature = jnp.vdot(moved, moved) / jnp.maximum(jnp.vdot(problem.residual, moved), tiny)
-    load = problem.stiffness * problem.noise_variance * curvature**2
+    slope = jnp.maximum(jnp.vdot(problem.residual, moved), tiny)
+    load = problem.stiffness * problem.noise_variance * (jnp.vdot(p, p) / slope) * (jnp.vdot(moved, moved) / slope)
     return Solution(jnp.minimum(1.0, 1.0 / jnp.maximum(load, tiny)) * p, dual)
 
 

@@ -36,7 +36,7 @@ flags.DEFINE_list("methods", [], "Only methods whose name contains one of these;
 flags.DEFINE_integer("field_size", 64, "Side of the random field.", lower_bound=8)
 FLAGS = flags.FLAGS
 FIELD_TASKS = ("gaussian_deblur", "random_inpaint", "sr4")
-FIELD_TRUTHS = 4
+FIELD_TRUTHS = 2
 FIELD_NOISE = 0.05
 
 
