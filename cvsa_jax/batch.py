@@ -17,10 +17,14 @@ from cvsa_jax.sharding import batch_mesh, split_over
 
 
 class BatchResult(NamedTuple):
-    """images: (B, H, W, C) float32. residuals: (B, num_steps). seconds: of the loop alone."""
+    """images: (B, H, W, C) float32, of particles (B, P, H, W, C). residuals: (B, num_steps).
+
+    effective_sizes: of the particles, (B, num_steps); else None. seconds: of the loop alone.
+    """
 
     images: np.ndarray
     residuals: np.ndarray
+    effective_sizes: np.ndarray | None
     seconds: float
 
 
@@ -107,11 +111,13 @@ class BatchRestorer:
         for count in set(counts):
             run = functools.partial(self._run_batch, count=count)
             runs[count] = self._compile(f"run {count}", run, 3, mesh, states, *inputs, prior, zero)
-        residuals, start, clock = [], 0, time.perf_counter()
+        infos, start, clock = [], 0, time.perf_counter()
         for count in counts:
             states, info = runs[count](states, *inputs, prior, jax.device_put(jnp.int32(start), whole))
-            residuals.append(np.asarray(info.residual))
+            infos.append(jax.tree.map(np.asarray, info))
             start += count
             progress(count)
-        images = np.asarray(jax.vmap(views[0].crop)(states.x))
-        return BatchResult(images, np.concatenate(residuals, 1), time.perf_counter() - clock)
+        crop = jax.vmap(views[0].crop) if states.x.ndim == 4 else jax.vmap(jax.vmap(views[0].crop))
+        images = np.asarray(crop(states.x))
+        trace = jax.tree.map(lambda *parts: np.concatenate(parts, 1), *infos)
+        return BatchResult(images, trace.residual, trace.effective_size, time.perf_counter() - clock)

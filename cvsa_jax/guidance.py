@@ -65,9 +65,10 @@ def plug_in(problem: Problem) -> Solution:
     Over-confident, since it takes x_0hat for x_0; explicit samplers need about 1000 steps.
 
     Deviation: a = min(1, 1 / load), load = stiffness sigma^2 |p|^2 |H p|^2 / <r, H p>^2 at a = 1.
-    An explicit step turns r into (I - K) r, K = stiffness H C C' H' / sigma^2, and is stable while
-    K stays below 2; load is K's size at an eigenvector r, and never below <r, K r> / <r, r>. For white images of variance 1/4 it stays below .72 at 1000 uniform steps and
-    sigma = .05, and a = 1; the low frequencies of photographs have a variance of hundreds.
+    An explicit step turns r into (I - K) r, K = stiffness H C C' H' / sigma^2, and is stable
+    while K stays below 2; load is K's size at an eigenvector r, and never below
+    <r, K r> / <r, r>. For white images of variance 1/4 it stays below .72 at 1000 uniform steps
+    and sigma = .05, and a = 1; the low frequencies of photographs have a variance of hundreds.
     """
     dual = problem.residual / problem.noise_variance
     p = problem.pull(problem.backward(dual))

@@ -32,7 +32,7 @@ flags.DEFINE_list("dimensions", ["8", "80", "800"], "Dimensions of the mixture, 
 flags.DEFINE_list("measured", ["1", "2", "4"], "Numbers measured of the mixture.")
 flags.DEFINE_integer("num_problems", 20, "Problems of each kind.", lower_bound=1)
 flags.DEFINE_integer("num_samples", 1000, "Posterior samples of each method and measurement.")
-flags.DEFINE_list("methods", [], "Only methods whose name contains one of these; by default all.")
+flags.DEFINE_multi_string("methods", [], "Only methods whose name contains this; may be repeated; by default all.")
 flags.DEFINE_integer("field_size", 64, "Side of the random field.", lower_bound=8)
 FLAGS = flags.FLAGS
 FIELD_TASKS = ("gaussian_deblur", "random_inpaint", "sr4")

@@ -8,6 +8,7 @@ import numpy as np
 
 EXACT = "exact samples"
 SCATTER_COLUMNS = 7
+DIVERGED = 200.0  # no two points of the mixtures' projections are so far apart at any d
 
 
 class Table:
@@ -32,11 +33,20 @@ class Table:
         with self.path.open("a", newline="") as file:
             csv.DictWriter(file, self.columns).writerow(row)
 
-    def mean(self, column: str, **where) -> tuple[float, float, int]:
-        """(mean, its standard error, count) over the rows that match."""
+    def mean(self, column: str, **where) -> tuple[float, float, int, int]:
+        """(mean, its standard error, count, diverged) of the rows that match, the mean without the diverged."""
         match = [float(r[column]) for r in self.rows if all(r[k] == str(v) for k, v in where.items())]
-        error = np.std(match, ddof=1) / len(match) ** 0.5 if len(match) > 1 else np.nan
-        return (float(np.mean(match)), float(error), len(match)) if match else (np.nan, np.nan, 0)
+        good = [v for v in match if v < DIVERGED]  # false for not-a-number too
+        error = np.std(good, ddof=1) / len(good) ** 0.5 if len(good) > 1 else np.nan
+        return (float(np.mean(good)) if good else np.nan), float(error), len(match), len(match) - len(good)
+
+
+def cell_text(mean: float, error: float, count: int, diverged: int) -> str:
+    """A figure with its standard error, and how many problems have none."""
+    if not count:
+        return "-"
+    text = f"{mean:.2f} ± {error:.2f}" if diverged < count else ""
+    return f"{text} ({diverged} diverged)".strip() if diverged else text
 
 
 def markdown(heads: list[str], rows: list[list[str]]) -> str:
@@ -48,12 +58,12 @@ def markdown(heads: list[str], rows: list[list[str]]) -> str:
 def mixture_markdown(table: Table, names: list[str], cells: list[tuple[int, int]]) -> str:
     """Mean distance ± its standard error; rows are methods, columns cells, the best beside the exact samples bold."""
     figures = {n: [table.mean("distance", method=n, d=d, d_y=m) for d, m in cells] for n in (EXACT, *names)}
-    counts = [count for _, _, count in figures[EXACT]]
+    counts = [count for _, _, count, _ in figures[EXACT]]
     heads = [f"d = {d}, d_y = {m} ({n} problems)" for (d, m), n in zip(cells, counts, strict=True)]
     best = np.nanmin([[mean for mean, *_ in figures[n]] for n in names], 0)
     rows = []
     for name, row in figures.items():
-        texts = [f"{mean:.2f} ± {error:.2f}" if count else "-" for mean, error, count in row]
+        texts = [cell_text(*figure) for figure in row]
         bold = [f"**{t}**" if f[0] == least else t for t, f, least in zip(texts, row, best, strict=True)]
         rows.append([name, *bold])
     return markdown(["method, steps", *heads], rows)

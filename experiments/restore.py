@@ -32,8 +32,12 @@ flags.DEFINE_integer("limit", None, "Restore only the first N images.", lower_bo
 flags.DEFINE_bool("overwrite", False, "Write into a folder that holds other results.")
 flags.DEFINE_float("noise_std", 0.05, "Standard deviation of the noise, for images in [-1, 1].")
 flags.DEFINE_integer("num_steps", 25, "Reverse steps of a sample; one network evaluation each.")
-flags.DEFINE_enum("sampler", "ancestral", list(samplers.SAMPLERS), "The reverse-time sampler.")
+flags.DEFINE_enum(
+    "sampler", "ancestral", [*samplers.SAMPLERS, *samplers.POPULATION_SAMPLERS],
+    "The reverse-time sampler; the particles of one population are the --num_samples samples.",
+)  # fmt: skip
 flags.DEFINE_enum("guidance", "covariance", list(guidance.GUIDANCES), "Form of the observation score.")
+flags.DEFINE_integer("num_corrections", 0, "Langevin steps at each noise level; an evaluation each.", lower_bound=0)
 flags.DEFINE_enum("time_grid", "logarithmic", list(TIME_GRIDS), "How the times are spaced.")
 flags.DEFINE_float("t_start", 1.0, "First time of the grid.")
 flags.DEFINE_float("t_end", SMALLEST_TIME, "Last time at which the network is asked.")
@@ -71,14 +75,17 @@ def operator_options() -> operators.OperatorOptions:
 
 
 def batches(entries: list[inputs.Entry]) -> list[list[tuple[inputs.Entry, int]]]:
-    """(image, sample index) pairs of one shape each, batch_size at most, an image's samples in a row."""
+    """(image, chain index) pairs of one shape each, batch_size samples at most, an image's in a row."""
+    population = FLAGS.sampler in samplers.POPULATION_SAMPLERS
+    chains = 1 if population else FLAGS.num_samples
+    size = max(1, FLAGS.batch_size // FLAGS.num_samples) if population else FLAGS.batch_size
     groups = defaultdict(list)
     for entry in entries:
         groups[entry.shape].append(entry)
     out = []
     for group in groups.values():
-        pairs = [(entry, i) for entry in group for i in range(FLAGS.num_samples)]
-        out += [pairs[i : i + FLAGS.batch_size] for i in range(0, len(pairs), FLAGS.batch_size)]
+        pairs = [(entry, i) for entry in group for i in range(chains)]
+        out += [pairs[i : i + size] for i in range(0, len(pairs), size)]
     return out
 
 
@@ -103,6 +110,8 @@ def main() -> None:
             loaded.prior, loaded.spec.build().stride, channels, FLAGS.num_steps,
             noise_std=FLAGS.noise_std, sampler=FLAGS.sampler, guidance=FLAGS.guidance,
             time_grid_name=FLAGS.time_grid, t_start=FLAGS.t_start, t_end=FLAGS.t_end,
+            num_corrections=FLAGS.num_corrections,
+            num_particles=FLAGS.num_samples if FLAGS.sampler in samplers.POPULATION_SAMPLERS else None,
         )  # fmt: skip
         reader = inputs.Reader(
             FLAGS.task, options, channels, FLAGS.image_size, FLAGS.measured, FLAGS.noise_std, FLAGS.seed
@@ -136,13 +145,13 @@ def restore_all(entries, reader, restorer, results, failures) -> None:
             drawn = [jobs[entry.name].operator for entry, _ in pairs]
             done = restorer(keys, measurements, drawn, pairs[0][0].shape, bar.update)
             for (entry, _), image in zip(pairs, done.images, strict=True):
-                samples[entry.name].append(image)
+                samples[entry.name] += list(image) if image.ndim == 4 else [image]
                 seconds[entry.name] += done.seconds / len(pairs)
                 if len(samples[entry.name]) < FLAGS.num_samples:
                     continue
                 stack = np.stack(samples.pop(entry.name))
                 if np.abs(stack).max() < DIVERGED:  # false for not-a-number too
-                    evaluations = FLAGS.num_steps * FLAGS.num_samples
+                    evaluations = FLAGS.num_steps * FLAGS.num_samples * (1 + FLAGS.num_corrections)
                     results.write(jobs[entry.name], stack, seconds[entry.name], evaluations)
                     continue
                 failures[entry.name] = "the loop diverged; take more steps, or sampler ancestral with covariance"

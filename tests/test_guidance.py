@@ -7,7 +7,8 @@ import pytest
 import references
 
 from cvsa_jax import CLD, Calibration, Gaussian, GaussianMixture, guidance, prior_from_denoiser, spectral
-from cvsa_jax.operators import Identity, OperatorOptions, convolution, make_operator
+from cvsa_jax.operators import Identity, Matrix, OperatorOptions, convolution, make_operator
+from cvsa_jax.operators.base import conjugate_gradients
 from cvsa_jax.priors import coefficients
 
 SHAPE = (4, 5, 1)
@@ -126,6 +127,79 @@ def test_iterated_forms_condition_a_gaussian(float64, monkeypatch, task, index, 
     error = {n: np.linalg.norm(np.asarray(mean - estimate).ravel() - step) for n, mean in found.items()}
     assert error[60] < 1e-3 * np.linalg.norm(step)
     assert error[4] < error[0]
+
+
+@pytest.mark.parametrize("index", range(len(TIMES)))
+def test_second_moment_of_few_numbers_is_exact(float64, index):
+    """For a Gaussian prior: E[x_0 | u_t, y], and differences of log p(y | u_t), by dense algebra."""
+    generator = np.random.default_rng(0)
+    root = generator.normal(size=(20, 20)) / 4
+    prior = prior_from_denoiser(Gaussian(jnp.zeros(SHAPE), root @ root.T), CLD())
+    matrix, y, noise_std = generator.normal(size=(3, 20)), generator.normal(size=3), 0.3
+    noise = float(coefficients(prior.cld, TIMES[index]).noise)
+    total = root @ root.T + noise**2 * np.eye(20)
+    spread = root @ root.T - root @ root.T @ np.linalg.solve(total, root @ root.T)
+    gram = matrix @ spread @ matrix.T + noise_std**2 * np.eye(3)
+    found = guidance.conditional_mean(y, Matrix(jnp.asarray(matrix)), prior, noise_std, "second_moment", TIMES)
+    for seed in (1, 2):
+        x, v = state(seed)
+        estimate = prior.posterior_mean(x, v, TIMES[index])
+        rest = y - matrix @ np.asarray(estimate).ravel()
+        step = spread @ matrix.T @ np.linalg.solve(gram, rest)
+        result = found(x, v, index)
+        np.testing.assert_allclose(np.asarray(result.mean - estimate).ravel(), step, atol=1e-8)
+        np.testing.assert_allclose(result.mean, estimate + result.correction, rtol=1e-12)
+        expected = -(rest @ np.linalg.solve(gram, rest) + np.linalg.slogdet(gram)[1]) / 2
+        assert float(result.log_fit) == pytest.approx(expected, rel=1e-8)
+
+
+def test_diagonal_covariance_knows_where_the_prior_is_sure(float64):
+    """Exact for a prior of independent pixels of different variance, where the white form is not."""
+    variance = jnp.asarray(np.random.default_rng(0).uniform(0.05, 0.5, SHAPE))
+    noise = CLD().effective_noise(TIMES)
+    error = np.array([float(jnp.mean(variance * s**2 / (variance + s**2))) for s in noise])
+    prior = prior_from_denoiser(Gaussian(jnp.zeros(SHAPE), variance), CLD(), Calibration(noise, error))
+    (x, v), y, noise_std = state(), jnp.ones(SHAPE), 0.5
+    estimate, spread = prior.posterior_mean(x, v, TIMES[1]), variance * noise[1] ** 2 / (variance + noise[1] ** 2)
+    exact = estimate + spread / (spread + noise_std**2) * (y - estimate)
+    off = {}
+    for form in ("covariance", "diagonal_covariance"):
+        mean = guidance.conditional_mean(y, Identity(), prior, noise_std, form, TIMES)(x, v, 1).mean
+        off[form] = float(jnp.linalg.norm(mean - exact) / jnp.linalg.norm(exact - estimate))
+    assert off["diagonal_covariance"] < 1e-3
+    assert off["covariance"] > 0.01
+
+
+def test_normalized_plug_in_steps_by_the_norms_gradient(float64):
+    """2 G b h d_t p, what an explicit step adds to v, is -M grad_v |y - H(x_0hat)|, whatever sigma is."""
+    prior, (x, v), h = mixture_prior(), state(), 1e-3
+    y = jnp.asarray(np.random.default_rng(2).normal(size=SHAPE))
+    cld = prior.cld
+    gradient = jax.grad(lambda v: jnp.linalg.norm((y - prior.posterior_mean(x, v, TIMES[1])).ravel()))(v)
+    for noise_std in (0.05, 3.0):
+        found = guidance.conditional_mean(y, Identity(), prior, noise_std, "normalized_plug_in", TIMES, h)(x, v, 1)
+        data = coefficients(cld, TIMES[1]).data
+        step = 2 * cld.damping * cld.beta * h * data * found.correction
+        np.testing.assert_allclose(step, -cld.mass * gradient, rtol=1e-8, atol=1e-12)
+
+
+def test_a_guess_of_the_inner_system_helps_and_never_harms(float64):
+    """The solution as first direction is found at once; rubbish costs one iteration, no more."""
+    generator = np.random.default_rng(0)
+    root = generator.normal(size=(12, 12))
+    matrix, r = jnp.asarray(root @ root.T + np.eye(12)), jnp.asarray(generator.normal(size=12))
+    exact = jnp.linalg.solve(matrix, r)
+
+    def error(iterations, guess):
+        w = conjugate_gradients(lambda w: matrix @ w, r, lambda w: w, iterations, guess)
+        return float((w - exact) @ matrix @ (w - exact))
+
+    assert error(1, 7.0 * exact) < 1e-16
+    rubbish = jnp.asarray(generator.normal(size=12))
+    assert error(4, rubbish) <= error(0, None)
+    assert error(40, rubbish) < 1e-12
+    near = exact + 0.01 * rubbish
+    assert error(4, near) < error(4, None)
 
 
 @pytest.mark.parametrize("form", guidance.GUIDANCES)

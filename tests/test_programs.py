@@ -192,6 +192,62 @@ def test_mask_files_and_samples(restore, inputs, tmp_path):
     assert rows(tmp_path / "b" / "metrics.csv")[0]["network_evaluations"] == "18"
 
 
+def test_evaluate_reports_the_coverage_of_the_files(restore, run_program, inputs, tmp_path):
+    """A population of particles is a job's samples; the share of truths in their 90 % intervals is counted."""
+    output = tmp_path / "a"
+    done = restore(
+        "--task=sr2",
+        f"--input={inputs / 'colour0.png'}",
+        f"--output={output}",
+        "--sampler=particles",
+        "--num_samples=4",
+    )
+    assert done.returncode == 0, done.stderr
+    assert rows(output / "metrics.csv")[0]["network_evaluations"] == "24"
+    judged = run_program("evaluate", f"--results={output}")
+    assert judged.returncode == 0, judged.stderr
+    means = json.loads(judged.stdout)["means"]
+    truth = pixels(output / "truth" / "colour0.png")
+    samples = np.stack([pixels(output / "samples" / f"colour0_{i:02d}.png") for i in range(4)])
+    half = 2.3533634 * (1 + 1 / 4) ** 0.5 * samples.std(0, ddof=1)  # Student's t, 3 degrees of freedom, 95 %
+    inside = np.abs(truth - samples.mean(0)) <= half + 0.5
+    assert means["coverage"] == pytest.approx(inside.mean(), abs=2e-3)
+    assert means["psnr_mean"] == pytest.approx(float(rows(output / "metrics.csv")[0]["psnr"]), abs=0.1)
+    assert rows(output / "uncertainty.csv")[0]["image"] == "colour0"
+
+
+def test_evaluate_says_what_is_missing(run_program, job, tmp_path):
+    for folder, message in ((tmp_path, "no metrics.csv"), (job[0], "--num_samples=8")):
+        done = run_program("evaluate", f"--results={folder}")
+        assert done.returncode == 1
+        assert message in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_posterior_benchmark_writes_its_tables_and_goes_on(run_program, tmp_path):
+    few = [
+        f"--output={tmp_path / 'out'}", "--dimensions=4", "--measured=1", "--num_samples=40", "--field_size=8",
+        "--methods=ancestral + covariance", "--methods=DDRM", "--methods=ancestral_multistep + spectral",
+    ]  # fmt: skip
+    first = run_program("posterior_benchmark", *few, "--num_problems=1")
+    assert first.returncode == 0, first.stderr
+    before = (tmp_path / "out" / "mixture.csv").read_text()
+    again = run_program("posterior_benchmark", *few, "--num_problems=2")
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "out" / "mixture.csv").read_text().startswith(before)
+    table = rows(tmp_path / "out" / "mixture.csv")
+    assert len(table) == 2 * 3
+    assert all(0 < float(r["distance"]) < 30 for r in table)
+    assert "(2 problems)" in (tmp_path / "out" / "mixture.md").read_text()
+    field = rows(tmp_path / "out" / "field.csv")
+    assert len(field) == 3
+    assert all(0.5 < float(r["coverage"]) <= 1 for r in field)
+    assert (tmp_path / "out" / "scatter.png").exists()
+    other = run_program("posterior_benchmark", *few, "--num_samples=50")
+    assert other.returncode == 1
+    assert "other settings" in other.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -6,18 +6,20 @@ import numpy as np
 
 from cvsa_jax.diffusion import CLD
 from cvsa_jax.samplers.ancestral import bridge
-from cvsa_jax.samplers.base import Sampler, stationary_init, to_device
+from cvsa_jax.samplers.base import Sampler, to_device
+from cvsa_jax.samplers.ddim import flow, init_with_mean, noise_gaps
 from cvsa_jax.types import ConditionalMean, State
 
 
 def particles(cld: CLD, times: np.ndarray, conditional_mean: ConditionalMean, num_particles: int = 1000) -> Sampler:
-    """The `ancestral` step as proposal, p(y | u_t) ~ exp(log_fit) as twisting function.
+    """The `ancestral_multistep` step as proposal, p(y | u_t) ~ exp(log_fit) as twisting function.
 
     Each particle's weight is multiplied, from t to s < t, by
 
         p(u_s | u_t) p(y | u_s) / (q(u_s | u_t, y) p(y | u_t)),
 
-    p and q the Gaussian bridges to E[x_0 | u_t] and E[x_0 | u_t, y]; where the effective size
+    p and q the Gaussian bridges to E[x_0 | u_t] and E[x_0 | u_t, y], both with the second-order
+    term of E[x_0 | u_t] along the particle's own past; where the effective size
     1 / sum w^2 falls below half of the particles, and before the last step, they are
     resampled systematically. As their number grows the guidance's approximation matters no
     longer, up to the steps' own error. The state is that of all particles, (P, H, W, C), and
@@ -42,8 +44,10 @@ def particles(cld: CLD, times: np.ndarray, conditional_mean: ConditionalMean, nu
     shift = np.zeros_like(weight)  # L^-1 w: how far the guidance moves the proposal, in its deviations
     shift[:-1] = np.linalg.solve(factor[:-1], weight[:-1, :, None])[..., 0]
     factor[-1] = 0.0
-    gain, weight, factor, shift = map(to_device, (gain, weight, factor, shift))
-    last, start = len(times) - 2, stationary_init(cld)
+    slope = np.zeros_like(weight)
+    slope[:-1] = flow(cld, times[:-2], times[1:-1], share=2.0)[1] / noise_gaps(cld, times)[:-1, None]
+    gain, weight, factor, shift, slope = map(to_device, (gain, weight, factor, shift, slope))
+    last, start = len(times) - 2, init_with_mean(cld)
 
     def init(key, image_shape):
         chain_key, *keys = jax.random.split(key, num_particles + 1)
@@ -60,17 +64,19 @@ def particles(cld: CLD, times: np.ndarray, conditional_mean: ConditionalMean, nu
         resampled = (effective_size < num_particles / 2) | (index == last)
         parents = jnp.where(resampled, _systematic(resample_key, log_weights), jnp.arange(num_particles))
         log_weights = jnp.where(resampled, 0.0, log_weights)
-        picked = (state.x, state.v, found.mean, found.correction, found.log_fit, found.dual)
-        x, v, mean, correction, fit, dual = jax.tree.map(lambda a: a[parents], picked)
-        g, w, f, s = gain[index], weight[index], factor[index], shift[index]
+        picked = (state.x, state.v, state.last_mean, found.mean, found.correction, found.log_fit, found.dual)
+        x, v, last_mean, mean, correction, fit, dual = jax.tree.map(lambda a: a[parents], picked)
+        g, w, f, s, extra = gain[index], weight[index], factor[index], shift[index], slope[index]
+        change = mean - correction - last_mean
         x_noise, v_noise = (jax.random.normal(k, x.shape, x.dtype) for k in (x_key, v_key))
         inner = jax.vmap(jnp.vdot)
         ratio = -inner(s[0] * x_noise + s[1] * v_noise, correction) - jnp.sum(s**2) / 2 * inner(correction, correction)
         after = State(
-            x=g[0, 0] * x + g[0, 1] * v + w[0] * mean + f[0, 0] * x_noise,
-            v=g[1, 0] * x + g[1, 1] * v + w[1] * mean + f[1, 0] * x_noise + f[1, 1] * v_noise,
+            x=g[0, 0] * x + g[0, 1] * v + w[0] * mean + extra[0] * change + f[0, 0] * x_noise,
+            v=g[1, 0] * x + g[1, 1] * v + w[1] * mean + extra[1] * change + f[1, 0] * x_noise + f[1, 1] * v_noise,
             key=key,
             dual=dual,
+            last_mean=mean - correction,
             log_weights=log_weights + ratio - fit,
         )
         residual = jnp.sqrt(jnp.mean(found.info.residual**2))

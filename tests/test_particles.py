@@ -1,0 +1,130 @@
+"""Sequential Monte Carlo and correction steps against known posteriors."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cvsa_jax import CLD, GaussianMixture, prior_from_denoiser, restore, time_grid
+from cvsa_jax.operators import Matrix
+from cvsa_jax.samplers import SAMPLERS, with_corrections
+from cvsa_jax.samplers.particles import _systematic
+from cvsa_jax.types import Estimate, Info
+
+SHAPE = (2, 1, 1)
+
+
+def test_particles_weigh_the_modes_of_the_posterior():
+    """Two modes, one measured number: the share of each is the closed form's, which guidance alone misses."""
+    weights, means, variance, noise_std = np.array([0.2, 0.8]), np.array([[1.0, 1.0], [-1.0, -0.5]]), 0.05, 0.5
+    row, y = np.array([0.6, -0.8]), 0.2
+    spread = variance * row @ row + noise_std**2
+    posterior = weights * np.exp(-((y - means @ row) ** 2) / (2 * spread))
+    posterior /= posterior.sum()
+    mixture = GaussianMixture(jnp.asarray(weights), jnp.asarray(means).reshape(2, *SHAPE), variance)
+    prior = prior_from_denoiser(mixture, CLD())
+    count = 4000
+
+    @jax.jit
+    def run(key):
+        return restore(
+            key, jnp.array([y]), Matrix(jnp.asarray(row[None], jnp.float32)), prior, image_shape=SHAPE,
+            noise_std=noise_std, num_steps=100, sampler="particles", guidance="second_moment", num_particles=count,
+        )  # fmt: skip
+
+    result = run(jax.random.key(0))
+    x = np.asarray(result.image, np.float64).reshape(count, 2)
+    first = x[:, 0] > 0
+    effective = np.asarray(result.trace.effective_size)
+    assert (effective >= 1).all()
+    assert (effective <= count * (1 + 1e-5)).all()
+    # The draws are correlated through their parents: three times the error of independent ones.
+    assert abs(first.mean() - posterior[0]) < 3 * 3 * (posterior[0] * posterior[1] / count) ** 0.5
+    gain = variance * row / spread
+    for k, chosen in enumerate((first, ~first)):
+        expected = means[k] + gain * (y - means[k] @ row)
+        np.testing.assert_allclose(x[chosen].mean(0), expected, atol=0.03)
+        covariance = variance * np.eye(2) - np.outer(gain, row) * variance
+        np.testing.assert_allclose(np.cov(x[chosen].T), covariance, atol=0.12 * variance)
+
+
+def test_systematic_resampling_rounds_each_expected_count():
+    weights = np.random.default_rng(0).dirichlet(np.full(50, 0.2))
+    for seed in range(20):
+        parents = np.asarray(_systematic(jax.random.key(seed), jnp.log(jnp.asarray(weights, jnp.float32))))
+        counts = np.bincount(parents, minlength=50)
+        assert counts.sum() == 50
+        assert (np.abs(counts - 50 * weights) < 1 + 1e-3).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "needs num_particles"),
+        ({"num_particles": 1}, "at least 2 particles"),
+        ({"num_particles": 4, "num_corrections": 1}, "num_corrections"),
+    ],
+)
+def test_bad_populations_are_refused(settings, message):
+    prior = prior_from_denoiser(lambda x, sigma: x, CLD())
+    with pytest.raises(ValueError, match=message):
+        restore(
+            jax.random.key(0), jnp.ones(SHAPE), lambda x: x, prior, image_shape=SHAPE, noise_std=0.1,
+            sampler="particles", **settings,
+        )  # fmt: skip
+
+
+def test_particles_refuse_a_guidance_without_likelihood():
+    """Conjugate gradients do not tell the determinant."""
+    prior = prior_from_denoiser(lambda x, sigma: x / (1 + sigma**2), CLD())
+    with pytest.raises(ValueError, match="knows log p"):
+        restore(
+            jax.random.key(0), jnp.ones((5, 5, 1)), lambda x: x, prior, image_shape=(5, 5, 1), noise_std=0.1,
+            num_steps=3, sampler="particles", guidance="second_moment", num_particles=4,
+        )  # fmt: skip
+
+
+def test_corrections_keep_the_marginal_and_cost_an_evaluation_each():
+    """With x_0 known, u before and after the corrections of a step is N(a_t x_0, S_t)."""
+    cld, truth, count = CLD(), 0.7, 20000
+    times = time_grid("logarithmic", 12, cld)
+    asked = []
+
+    def mean(x, v, index, dual=None):
+        asked.append(1)
+        return Estimate(jnp.full(SHAPE, truth), Info(jnp.zeros(())))
+
+    chain = SAMPLERS["ancestral"](cld, times, mean)
+    still = chain._replace(step=lambda state, index: (state, Info(jnp.zeros(()))))
+    corrected = with_corrections(still, cld, times, mean, 3)
+    index = 5
+    a, root = cld.data_direction(times[index]), np.linalg.cholesky(cld.covariance(times[index]))
+
+    @jax.jit
+    @jax.vmap
+    def one(key):
+        state = chain.init(key, SHAPE)
+        x, v = root @ jnp.stack([state.x.ravel(), state.v.ravel() / cld.mass**0.5])
+        state = state._replace(x=a[0] * truth + x.reshape(SHAPE), v=a[1] * truth + v.reshape(SHAPE))
+        after, _ = corrected.step(state, index)
+        return jnp.stack([after.x[0, 0, 0], after.v[0, 0, 0]])
+
+    u = np.asarray(one(jax.random.split(jax.random.key(1), count)), np.float64)
+    expected = cld.covariance(times[index])
+    deviation = np.sqrt(np.diag(expected))
+    assert (np.abs(u.mean(0) - a * truth) < 4 * deviation / count**0.5).all()
+    np.testing.assert_allclose(
+        np.cov(u.T) / np.outer(deviation, deviation), expected / np.outer(deviation, deviation),
+        atol=4 * 2**0.5 / count**0.5,
+    )  # fmt: skip
+    asked.clear()
+    with jax.disable_jit():
+        corrected.step(chain.init(jax.random.key(0), SHAPE), index)
+    assert len(asked) == 3
+
+
+def test_corrections_need_the_grids_own_times():
+    cld = CLD()
+    times = time_grid("quadratic", 20, cld)
+    with pytest.raises(ValueError, match="own times"):
+        with_corrections(SAMPLERS["sscs"](cld, times, None), cld, times, None, 1)
