@@ -19,10 +19,10 @@ from tqdm import tqdm
 
 from cvsa_jax import batch, checkpoints, data, guidance, operators, samplers
 from cvsa_jax.diffusion import SMALLEST_TIME, TIME_GRIDS
-from experiments import common, inputs, outputs
+from experiments import common, inputs, outputs, settings
 
 flags.DEFINE_enum("task", None, list(operators.TASKS), "The degradation.")
-flags.DEFINE_bool("list_tasks", False, "Print the tasks and stop.")
+flags.DEFINE_bool("list_tasks", False, "Print the tasks with their presets and stop.")
 flags.DEFINE_string("input", None, "An image, or a folder of images (subfolders are searched).")
 flags.DEFINE_string("output", None, "Folder of the results.")
 flags.DEFINE_bool("measured", False, "The inputs are already degraded; by default they are clean.")
@@ -31,19 +31,20 @@ flags.DEFINE_integer("image_size", None, "Cut the centre square and resize it to
 flags.DEFINE_integer("limit", None, "Restore only the first N images.", lower_bound=1)
 flags.DEFINE_bool("overwrite", False, "Write into a folder that holds other results.")
 flags.DEFINE_float("noise_std", 0.05, "Standard deviation of the noise, for images in [-1, 1].")
-flags.DEFINE_integer("num_steps", 25, "Reverse steps of a sample; one network evaluation each.")
+# These four and --num_samples are the task's preset where they are left out.
+flags.DEFINE_integer("num_steps", None, "Reverse steps of a sample; one network evaluation each.")
 flags.DEFINE_enum(
-    "sampler", "ancestral", [*samplers.SAMPLERS, *samplers.POPULATION_SAMPLERS],
+    "sampler", None, [*samplers.SAMPLERS, *samplers.POPULATION_SAMPLERS],
     "The reverse-time sampler; the particles of one population are the --num_samples samples.",
 )  # fmt: skip
-flags.DEFINE_enum("guidance", "covariance", list(guidance.GUIDANCES), "Form of the observation score.")
+flags.DEFINE_enum("guidance", None, list(guidance.GUIDANCES), "Form of the observation score.")
 flags.DEFINE_integer("num_corrections", 0, "Langevin steps at each noise level; an evaluation each.", lower_bound=0)
-flags.DEFINE_enum("time_grid", "logarithmic", list(TIME_GRIDS), "How the times are spaced.")
+flags.DEFINE_enum("time_grid", None, list(TIME_GRIDS), "How the times are spaced.")
 flags.DEFINE_float("t_start", 1.0, "First time of the grid.")
 flags.DEFINE_float("t_end", SMALLEST_TIME, "Last time at which the network is asked.")
 flags.DEFINE_integer("seed", 0, "Seed of masks, kernels, noise and samples.")
 flags.DEFINE_integer("batch_size", 16, "Samples restored together.", lower_bound=1)
-flags.DEFINE_integer("num_samples", 4, "Posterior samples per image; their mean is the restoration.", lower_bound=1)
+flags.DEFINE_integer("num_samples", None, "Posterior samples per image; their mean is the restoration.", lower_bound=1)
 flags.DEFINE_string("mask", None, "mask_inpaint: image file, white where pixels are missing.")
 flags.DEFINE_string("kernel", None, "Blurs: kernel file (.npy or image) in place of a drawn one.")
 flags.DEFINE_integer("kernel_size", None, "motion_deblur: side of the kernel; by default 61/256 of the image's.")
@@ -91,21 +92,21 @@ def batches(entries: list[inputs.Entry]) -> list[list[tuple[inputs.Entry, int]]]
 
 def main() -> None:
     if FLAGS.list_tasks:
-        for name, task in operators.TASKS.items():
-            print(f"{name:16} {task.summary}")
+        print(settings.listing())
         return
     with common.user_errors():
         for name in ("task", "input", "output"):
             if FLAGS[name].value is None:
                 raise ValueError(f"--{name} is required")
+        settings.fill(FLAGS.task, FLAGS)
         options = operator_options()
         if FLAGS.measured:
             inputs.check_measured(FLAGS.task, options)
         files = data.list_images(FLAGS.input)[: FLAGS.limit]
         loaded = checkpoints.load_prior(FLAGS.checkpoint, common.diffusion_from_flags())
         channels = loaded.spec.image_channels
-        settings = {k: v for k, v in common.flag_values().items() if k not in FREE_SETTINGS}
-        results = outputs.Results(pathlib.Path(FLAGS.output), settings, FLAGS.overwrite)
+        record = {k: v for k, v in common.flag_values().items() if k not in FREE_SETTINGS}
+        results = outputs.Results(pathlib.Path(FLAGS.output), record, FLAGS.overwrite)
         restorer = batch.BatchRestorer(
             loaded.prior, loaded.spec.build().stride, channels, FLAGS.num_steps,
             noise_std=FLAGS.noise_std, sampler=FLAGS.sampler, guidance=FLAGS.guidance,

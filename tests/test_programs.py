@@ -102,6 +102,7 @@ def test_metrics_are_those_of_the_files(job):
 def test_summary_records_every_setting(job):
     output, _ = job
     record = json.loads((output / "summary.json").read_text())
+    assert record["settings"]["guidance"] == "spectral_covariance"  # the preset, as it was resolved
     for name in ("mass", "friction", "beta", "gamma", "noise_std", "num_steps", "sampler", "guidance", "time_grid",
                  "seed", "num_samples", "task", "checkpoint"):  # fmt: skip
         assert name in record["settings"]
@@ -190,6 +191,21 @@ def test_mask_files_and_samples(restore, inputs, tmp_path):
     deviation = pixels(tmp_path / "b" / "deviation" / "colour0.png")
     assert deviation[missing].mean() > 3 * deviation[~missing].mean()
     assert rows(tmp_path / "b" / "metrics.csv")[0]["network_evaluations"] == "18"
+
+
+def test_tasks_are_listed_with_presets_that_exist(run_program):
+    from cvsa_jax import diffusion, guidance, operators, samplers
+    from experiments.settings import PRESETS
+
+    done = run_program("restore", "--list_tasks")
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == list(operators.TASKS)
+    assert list(PRESETS) == list(operators.TASKS)
+    for preset in PRESETS.values():
+        assert preset.sampler in samplers.SAMPLERS
+        assert preset.guidance in guidance.GUIDANCES
+        assert preset.time_grid in diffusion.TIME_GRIDS
+        assert preset.guidance in done.stdout
 
 
 def test_evaluate_reports_the_coverage_of_the_files(restore, run_program, inputs, tmp_path):
