@@ -30,7 +30,7 @@ flags.DEFINE_integer("batch_size", 8, "Images per step.", lower_bound=1)
 flags.DEFINE_integer("steps_per_call", 8, "Steps of one timed call.", lower_bound=2)
 flags.DEFINE_integer("repeats", 9, "Timed pairs of calls for each task.", lower_bound=1)
 flags.DEFINE_enum("sampler", "ancestral", list(samplers.SAMPLERS), "The reverse-time sampler.")
-flags.DEFINE_enum("guidance", "covariance", list(guidance.GUIDANCES), "Form of the observation score.")
+flags.DEFINE_enum("guidance", "spectral_covariance", list(guidance.GUIDANCES), "Form of the observation score.")
 flags.DEFINE_enum("time_grid", "logarithmic", list(TIME_GRIDS), "How the times are spaced.")
 common.define_diffusion_flags()
 FLAGS = flags.FLAGS
