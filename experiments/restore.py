@@ -38,7 +38,7 @@ flags.DEFINE_enum(
     "The reverse-time sampler; the particles of one population are the --num_samples samples.",
 )  # fmt: skip
 flags.DEFINE_enum("guidance", None, list(guidance.GUIDANCES), "Form of the observation score.")
-flags.DEFINE_integer("num_corrections", 0, "Langevin steps at each noise level; an evaluation each.", lower_bound=0)
+flags.DEFINE_integer("num_corrections", None, "Langevin steps at each noise level; an evaluation each.", lower_bound=0)
 flags.DEFINE_enum("time_grid", None, list(TIME_GRIDS), "How the times are spaced.")
 flags.DEFINE_float("t_start", 1.0, "First time of the grid.")
 flags.DEFINE_float("t_end", SMALLEST_TIME, "Last time at which the network is asked.")
