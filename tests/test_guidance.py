@@ -26,9 +26,10 @@ def state(seed=1):
     return jnp.asarray(generator.normal(size=SHAPE)), jnp.asarray(generator.normal(size=SHAPE) / 2)
 
 
+@pytest.mark.parametrize("form", ["plug_in", "printed_plug_in"])
 @pytest.mark.parametrize("nonlinear", [False, True])
 @pytest.mark.parametrize("index", range(len(TIMES)))
-def test_plug_in_is_the_gradient_of_the_printed_likelihood(float64, index, nonlinear):
+def test_plug_in_is_the_gradient_of_the_printed_likelihood(float64, index, nonlinear, form):
     """d_t p = -grad_v |y - H(x_0hat)|^2 / (2 s^2), by central differences."""
     prior, (x, v), noise_std = mixture_prior(), state(), 0.3
     blur = convolution(np.arange(9.0).reshape(3, 3) + 1)
@@ -39,7 +40,7 @@ def test_plug_in_is_the_gradient_of_the_printed_likelihood(float64, index, nonli
     def log_likelihood(v):
         return -jnp.sum((y - operator(prior.posterior_mean(x, v, t))) ** 2) / (2 * noise_std**2)
 
-    mean, info, *_ = guidance.conditional_mean(y, operator, prior, noise_std, "plug_in", TIMES, 0.0)(x, v, index)
+    mean, info, *_ = guidance.conditional_mean(y, operator, prior, noise_std, form, TIMES, 0.0)(x, v, index)
     estimate = prior.posterior_mean(x, v, t)
     score = coefficients(prior.cld, t).data * (mean - estimate)
     step, found = 1e-5, np.asarray(score).ravel()
@@ -220,5 +221,7 @@ def test_neighbours_do_not_matter(float64, form):
 
 
 def test_unknown_form_is_refused():
-    with pytest.raises(ValueError, match="guidance must be one of plug_in, normalized_plug_in, covariance, "):
+    with pytest.raises(
+        ValueError, match="guidance must be one of plug_in, printed_plug_in, normalized_plug_in, covariance, "
+    ):
         guidance.conditional_mean(jnp.ones(SHAPE), Identity(), mixture_prior(), 0.1, "printed", TIMES)

@@ -18,7 +18,7 @@ from cvsa_jax.guidance.covariance import (
     second_moment,
     spectral_covariance,
 )
-from cvsa_jax.guidance.plug_in import normalized_plug_in, plug_in
+from cvsa_jax.guidance.plug_in import normalized_plug_in, plug_in, printed_plug_in
 from cvsa_jax.operators.base import restrict
 from cvsa_jax.priors import Prior, coefficients
 from cvsa_jax.samplers.base import to_device
@@ -26,6 +26,7 @@ from cvsa_jax.types import ConditionalMean, Estimate, Info, Operator
 
 GUIDANCES: dict[str, Callable[[Problem], Solution]] = {
     "plug_in": plug_in,
+    "printed_plug_in": printed_plug_in,
     "normalized_plug_in": normalized_plug_in,
     "covariance": covariance,
     "diagonal_covariance": diagonal_covariance,

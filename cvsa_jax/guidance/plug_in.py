@@ -7,19 +7,26 @@ from cvsa_jax.guidance.base import Problem, Solution
 NORMALIZED_STEP = 1.0
 
 
-def plug_in(problem: Problem) -> Solution:
-    """p = a C' H' r / sigma^2: the gradient of -|y - H(x_0hat)|^2 / (2 sigma^2), the paper's (13).
+def printed_plug_in(problem: Problem) -> Solution:
+    """p = C' H' r / sigma^2: the gradient of -|y - H(x_0hat)|^2 / (2 sigma^2), the paper's (13).
 
-    Over-confident, since it takes x_0hat for x_0; explicit samplers need about 1000 steps.
-
-    Deviation: a = min(1, 1 / load), load = stiffness sigma^2 |p|^2 |H p|^2 / <r, H p>^2 at a = 1.
-    An explicit step turns r into (I - K) r, K = stiffness H C C' H' / sigma^2, and is stable
-    while K stays below 2; load is K's size at an eigenvector r, and never below
-    <r, K r> / <r, r>. For white images of variance 1/4 it stays below .72 at 1000 uniform steps
-    and sigma = .05, and a = 1; the low frequencies of photographs have a variance of hundreds.
+    Over-confident, since it takes x_0hat for x_0; explicit samplers need about 1000 steps, and
+    on photographs diverge even then.
     """
     dual = problem.residual / problem.noise_variance
-    p = problem.pull(problem.backward(dual))
+    return Solution(problem.pull(problem.backward(dual)), dual)
+
+
+def plug_in(problem: Problem) -> Solution:
+    """a times `printed_plug_in`, a = min(1, 1 / load), load = stiffness sigma^2 |p|^2 |H p|^2 / <r, H p>^2.
+
+    Deviation: the paper has a = 1. An explicit step turns r into (I - K) r,
+    K = stiffness H C C' H' / sigma^2, and is stable while K stays below 2; load is K's size at an
+    eigenvector r, and never below <r, K r> / <r, r>. For white images of variance 1/4 it stays
+    below .72 at 1000 uniform steps and sigma = .05, and a = 1; the low frequencies of
+    photographs have a variance of hundreds.
+    """
+    p, dual, _ = printed_plug_in(problem)
     moved = problem.forward(p)
     tiny = jnp.finfo(moved.dtype).tiny
     slope = jnp.maximum(jnp.vdot(problem.residual, moved), tiny)
