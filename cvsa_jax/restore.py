@@ -9,9 +9,13 @@ import numpy as np
 
 from cvsa_jax.diffusion import SMALLEST_TIME, time_grid
 from cvsa_jax.guidance import conditional_mean, first_dual
+from cvsa_jax.noise import NoiseModel, PoissonNoise, as_noise
 from cvsa_jax.priors import Prior
 from cvsa_jax.samplers import POPULATION_SAMPLERS, SAMPLERS, Sampler, with_corrections
+from cvsa_jax.samplers.base import diffuse
 from cvsa_jax.types import Info, Operator, State
+
+STARTS = ("noise", "guess")
 
 
 class Restoration(NamedTuple):
@@ -35,14 +39,21 @@ def guided_sampler(
     t_end: float = SMALLEST_TIME,
     num_corrections: int = 0,
     num_particles: int | None = None,
+    start: str = "noise",
 ) -> Sampler:
     """The (init, step) pair of one restoration, for those who run the loop themselves.
 
     Arguments and errors as for `restore`.
     """
+    if start not in STARTS:
+        raise ValueError(f"start must be one of {', '.join(STARTS)}, got {start!r}")
+    if start == "guess" and sampler in POPULATION_SAMPLERS:
+        raise ValueError(f"{sampler} starts from noise")
     factory = _factory(sampler, num_particles)
-    if isinstance(noise_std, (int, float, np.ndarray)) and not np.all(np.asarray(noise_std) > 0):
-        raise ValueError(f"noise_std must be positive, got {noise_std}; the rounding to 8 bits alone is .0023")
+    level = noise_std.rate if isinstance(noise_std, PoissonNoise) else as_noise(noise_std).std
+    if isinstance(level, (int, float, np.ndarray)) and not np.all(np.asarray(level) > 0):
+        name = "the rate of Poisson noise" if isinstance(noise_std, PoissonNoise) else "noise_std"
+        raise ValueError(f"{name} must be positive, got {level}; the rounding to 8 bits alone is .0023")
     if num_corrections < 0 or (num_corrections and sampler in POPULATION_SAMPLERS):
         raise ValueError(f"num_corrections must be 0 or more, and 0 for particles, got {num_corrections}")
     times = time_grid(time_grid_name, num_steps, prior.cld, t_start, t_end)
@@ -52,13 +63,27 @@ def guided_sampler(
     if num_corrections:
         chain = with_corrections(chain, prior.cld, times, mean, num_corrections)
 
+    def begin(key, image_shape):
+        if start == "noise":
+            return chain.init(key, image_shape)
+        guess_key, noise_key, init_key = jax.random.split(key, 3)
+        guess = _fit(operator.first_guess(measurement, guess_key), image_shape)
+        x, v = diffuse(prior.cld, t_start, guess, noise_key)
+        return chain.init(init_key, image_shape)._replace(x=x, v=v)
+
     def init(key, image_shape):
-        state, dual = chain.init(key, image_shape), first_dual(measurement, guidance)
+        state, dual = begin(key, image_shape), first_dual(measurement, guidance)
         if dual is not None:
             dual = jnp.broadcast_to(dual, state.x.shape[: state.x.ndim - len(image_shape)] + dual.shape)
         return state._replace(dual=dual)
 
     return chain._replace(init=init)
+
+
+def _fit(image: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
+    """An image on a canvas of that shape, its border and, if it is grey, its channel repeated."""
+    margins = ((0, shape[0] - image.shape[0]), (0, shape[1] - image.shape[1]), (0, 0))
+    return jnp.broadcast_to(jnp.pad(image, margins, mode="edge"), shape)
 
 
 def _factory(sampler: str, num_particles: int | None):
@@ -83,7 +108,7 @@ def restore(
     prior: Prior,
     *,
     image_shape: tuple[int, int, int],
-    noise_std: float,
+    noise_std: float | NoiseModel,
     num_steps: int = 100,
     sampler: str = "ancestral",
     guidance: str = "spectral_covariance",
@@ -92,6 +117,7 @@ def restore(
     t_end: float = SMALLEST_TIME,
     num_corrections: int = 0,
     num_particles: int | None = None,
+    start: str = "noise",
 ) -> Restoration:
     """Restore one image x from y = H(x) + noise_std n. Pure: works under jit, vmap and grad.
 
@@ -101,7 +127,7 @@ def restore(
       operator: H, any JAX function of one image (H, W, C).
       prior: the prior.
       image_shape: (H, W, C) of x; H and W as the prior's network needs them.
-      noise_std: > 0, on the scale of images in [-1, 1].
+      noise_std: > 0, on the scale of images in [-1, 1]; or a `PoissonNoise`.
       num_steps: steps of the reverse process, one network evaluation each.
       sampler: name in SAMPLERS or POPULATION_SAMPLERS.
       guidance: name in GUIDANCES.
@@ -109,6 +135,7 @@ def restore(
       t_start, t_end: first and last time at which the prior is asked.
       num_corrections: Langevin steps at each noise level before the sampler's own.
       num_particles: of `particles`, which returns all of them, (P, H, W, C).
+      start: 'noise', or 'guess' for the operator's own `first_guess`, diffused to t_start.
 
     Returns: the restored image, and per step the residual.
 
@@ -131,6 +158,7 @@ def restore(
         t_end=t_end,
         num_corrections=num_corrections,
         num_particles=num_particles,
+        start=start,
     )
     state, trace = run_steps(chain, chain.init(key, image_shape), 0, num_steps)
     return Restoration(state.x, trace)

@@ -77,7 +77,9 @@ class Operator(Protocol):
     """A measurement x -> H(x): any JAX function of one image.
 
     It may offer `solve_gram(r, noise_variance, prior_variance)`, the exact
-    (noise_variance I + prior_variance H H')^-1 r; without it conjugate gradients serve.
+    (noise_variance I + prior_variance H H')^-1 r, without which conjugate gradients serve;
+    `restrict(y)`, which sets what carries no data to zero; `measure(x)`, what is measured in truth where
+    H(x) is a smooth stand-in for it; `first_guess(y, key)`, an image to begin with.
     """
 
     def __call__(self, x: jax.Array) -> jax.Array: ...

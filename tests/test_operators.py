@@ -1,12 +1,15 @@
 """Laws that every operator obeys, over the registry, and the known values of each."""
 
+import io
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import references
+from PIL import Image
 
-from cvsa_jax import operators
+from cvsa_jax import data, operators
 from cvsa_jax.operators import OperatorOptions, View, adjoint, make_operator
 from cvsa_jax.operators.base import solve_gram
 from cvsa_jax.operators.separable import gaussian_weights
@@ -20,7 +23,10 @@ def draw(task: str, shape, seed: int = 0, **settings) -> operators.Operator:
     return make_operator(task, np.random.default_rng(seed), *shape[:2], options)
 
 
-CASES = [(task, shape, {}) for task in operators.TASKS for shape in SIZES]
+EVERY = [*operators.TASKS, "motion_deblur+sr4", "hdr+jpeg"]
+LINEAR = [task for task in EVERY if operators.find_task(task).linear]
+NONLINEAR = [task for task in EVERY if not operators.find_task(task).linear and not operators.find_task(task).blind]
+CASES = [(task, shape, {}) for task in LINEAR for shape in SIZES]
 CASES += [("motion_deblur", shape, {"boundary": "circular"}) for shape in SIZES]
 CASES += [("gaussian_deblur", (13, 18, 1), {"kernel": np.arange(15.0).reshape(3, 5)})]
 
@@ -36,7 +42,10 @@ def test_adjoint(task, shape, settings):
     assert float(left) == pytest.approx(float(right), abs=1e-4 * float(jnp.linalg.norm(forward) * jnp.linalg.norm(y)))
 
 
-@pytest.mark.parametrize(("task", "shape", "settings"), [c for c in CASES if c[1][2] == 1])
+CLOSED = [c for c in CASES if c[1][2] == 1 and c[0] != "checkout" and "+" not in c[0]]
+
+
+@pytest.mark.parametrize(("task", "shape", "settings"), CLOSED)
 @pytest.mark.parametrize("grey", [False, True])
 def test_inner_solve(task, shape, settings, grey):
     """solve_gram is (a I + b H H')^-1, also behind a crop and an average of channels."""
@@ -64,7 +73,46 @@ def test_conjugate_gradients_serve_operators_without_a_solve():
     np.testing.assert_allclose(found, np.linalg.solve(0.1 * np.eye(5) + 0.5 * matrix @ matrix.T, r), rtol=2e-3)
 
 
-@pytest.mark.parametrize("task", operators.TASKS)
+@pytest.mark.parametrize("task", NONLINEAR)
+def test_gradient_of_nonlinear_operators(task, float64):
+    """The derivative along a direction is the central difference, and its transpose the gradient, in float64."""
+    shape = (24, 16, 3)
+    operator = draw(task, shape)
+    generator = np.random.default_rng(3)
+    x, direction = jnp.asarray(generator.uniform(-0.9, 0.9, shape)), jnp.asarray(generator.normal(size=shape))
+    if "hdr" in task:  # away from the kink, where there is no derivative
+        x = jnp.where(jnp.abs(jnp.abs(2 * x) - 1) < 0.02, 0.1, x)
+    h = 1e-6
+    difference = (operator(x + h * direction) - operator(x - h * direction)) / (2 * h)
+    value, derivative = jax.jvp(operator, (x,), (direction,))
+    scale = float(jnp.linalg.norm(difference))
+    assert scale > 0.1
+    assert float(jnp.linalg.norm(derivative - difference)) < 1e-6 * scale
+    weights = jnp.asarray(generator.normal(size=value.shape))
+    (gradient,) = jax.vjp(operator, x)[1](weights)
+    assert float(jnp.vdot(gradient, direction)) == pytest.approx(float(jnp.vdot(weights, difference)), rel=1e-6)
+
+
+@pytest.mark.parametrize("task", EVERY)
+def test_stored_operators_measure_bit_for_bit(task, tmp_path):
+    operator = draw(task, (32, 32, 3))
+    operators.save_operator(tmp_path / "new" / "a.npz", operator)
+    again = operators.load_operator(tmp_path / "new" / "a.npz")
+    assert jax.tree.structure(again) == jax.tree.structure(operator)
+    x = jax.random.uniform(jax.random.key(0), (32, 32, 3), minval=-1.0)
+    first, second = (operators.simulate(jax.random.key(1), h, x, 0.05) for h in (operator, again))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_damaged_and_foreign_operator_files_are_refused(tmp_path):
+    (tmp_path / "a.npz").write_bytes(b"PK\x03\x04 but no more")
+    np.savez(tmp_path / "b.npz", kernel=np.ones((3, 3)))
+    for name in "abc":
+        with pytest.raises(ValueError, match=f"cannot read .*{name}.npz as an operator"):
+            operators.load_operator(tmp_path / f"{name}.npz")
+
+
+@pytest.mark.parametrize("task", EVERY)
 def test_operators_are_pytrees_for_vmap(task):
     """A batch of operators gives what each gives alone."""
     drawn = [draw(task, (32, 32, 3), seed) for seed in range(3)]
@@ -75,7 +123,7 @@ def test_operators_are_pytrees_for_vmap(task):
         np.testing.assert_allclose(operator(image), result, atol=1e-5)
 
 
-@pytest.mark.parametrize("task", [t for t in operators.TASKS if "inpaint" not in t])
+@pytest.mark.parametrize("task", [t for t in LINEAR if "inpaint" not in t and t != "checkout"])
 def test_flat_images_stay_flat(task):
     """Blurs and reductions keep the mean, up to the border: their weights sum to one."""
     operator = draw(task, (32, 32, 3))
@@ -175,6 +223,76 @@ def test_small_motion_kernels_are_reductions_of_large_ones():
     np.testing.assert_allclose(spread[:2], spread[2:], atol=0.03)
 
 
+def test_phase_retrieval_knows_its_ambiguities():
+    """The image turned, and its negative, have the same measurement; alignment undoes them and a shift."""
+    image = np.random.default_rng(0).uniform(-1, 1, (20, 24, 3)).astype(np.float32)
+    operator = draw("phase_retrieval", image.shape)
+    y = operator(jnp.asarray(image))
+    assert y.shape == (30, 36, 3)
+    for other in operators.trivial_ambiguities(image):
+        np.testing.assert_allclose(operator(jnp.asarray(other)), y, atol=2e-4)
+        np.testing.assert_array_equal(operators.aligned(other, image), image)
+    mixed = np.stack([image[..., 0], -image[::-1, ::-1, 1], np.roll(image[..., 2], (2, -3), (0, 1))], -1)
+    found = operators.aligned(mixed, image)
+    np.testing.assert_array_equal(found[..., :2], image[..., :2])
+    np.testing.assert_array_equal(found[:-2, 3:, 2], image[:-2, 3:, 2])
+
+
+def test_phase_retrieval_keeps_the_energy():
+    """Parseval: the magnitudes' squares sum to the image's."""
+    image = np.random.default_rng(0).normal(size=(16, 16, 1))
+    y = np.asarray(draw("phase_retrieval", image.shape)(jnp.asarray(image, jnp.float32)), np.float64)
+    assert (y**2).sum() == pytest.approx((image**2).sum(), rel=1e-3)
+
+
+@pytest.mark.parametrize("quality", [10, 60, 95])
+def test_quantisation_is_that_of_jpeg_files(quality, photos):
+    """Against the library's encoder without chroma reduction, which rounds its pixels too."""
+    picture = Image.fromarray(data.to_bytes(photos[2]))
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=quality, subsampling=0)
+    expected = np.asarray(Image.open(file), np.float64)
+    found = data.to_bytes(np.asarray(operators.quantised(quality).measure(jnp.asarray(photos[2])))).astype(np.float64)
+    difference = np.abs(found - expected).mean()
+    assert difference < 0.15 * np.abs(np.asarray(picture, np.float64) - expected).mean() + 1.5
+
+
+def test_camera_shake_averages_light():
+    """Two poses without turning: the response of the mean of two moved lights; white saturates."""
+    image = np.random.default_rng(0).uniform(-1, 1, (12, 14, 1))
+    poses, exposure = np.array([[1.0, -2.0, 0.0], [0.0, 3.0, 0.0]]), 1.3
+    found = operators.CameraShake(jnp.asarray(poses), jnp.asarray(exposure))(jnp.asarray(image, jnp.float32))
+    light = ((image + 1) / 2) ** 2.2
+    mean = (np.roll(light, (-1, 2), (0, 1)) + np.roll(light, (0, -3), (0, 1))) / 2 * exposure
+    mean = (mean + np.sqrt(mean**2 + 0.01**2)) / 2
+    seen = mean / (1 + mean**8) ** (1 / 8)
+    curve = lambda l: (l + 0.01) ** (1 / 2.2)  # noqa: E731, E741
+    expected = 2 * (curve(seen) - curve(0)) / (curve(1) - curve(0)) - 1
+    np.testing.assert_allclose(found[2:-3, 3:-3], expected[2:-3, 3:-3], atol=1e-4)
+    still = operators.CameraShake(jnp.zeros((1, 3)), jnp.asarray(4.0))
+    assert float(still(jnp.ones((4, 4, 1))).max()) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_hands_hide_a_part_from_the_border():
+    for seed in range(8):
+        seen = np.asarray(operators.hand_mask(np.random.default_rng(seed), 64, 64).seen)[..., 0]
+        assert 0.05 < 1 - seen.mean() < 0.3
+        assert (seen[-1] == 0).any()
+
+
+def test_kernels_and_their_images():
+    kernel = operators.motion_kernel(np.random.default_rng(1), 15, 0.5)
+    image = operators.kernel_to_image(kernel, 16)
+    assert (image.min(), image.max(), image.shape) == (-1, 1, (16, 16, 1))
+    for whole in (kernel, kernel[4:11, 4:11]):  # up to the floor; smaller ones in the middle
+        kept = np.maximum(whole / whole.max() - 0.03, 0)
+        found = operators.image_to_kernel(jnp.asarray(operators.kernel_to_image(whole, 16)))
+        margin = (15 - len(whole)) // 2
+        np.testing.assert_allclose(found, np.pad(kept / kept.sum(), margin), atol=1e-6)
+    with pytest.raises(ValueError, match="does not fit"):
+        operators.kernel_to_image(kernel, 14)
+
+
 def test_masked_entries_of_a_measurement_carry_no_data():
     mask = draw("random_inpaint", (32, 32, 3))
     y = operators.simulate(jax.random.key(0), mask, jnp.ones((32, 32, 3)), 0.5)
@@ -201,6 +319,14 @@ def test_simulated_noise_has_its_deviation():
         ("random_inpaint", {"missing": 1.0}, "missing share"),
         ("mask_inpaint", {}, "needs a mask"),
         ("mask_inpaint", {"seen": np.ones((5, 6), bool)}, "5x6"),
+        ("checkout", {"seen": np.ones((5, 6), bool)}, "5x6"),
+        ("sr4+unblur", {}, "got 'unblur'"),
+        ("blind_motion_deblur+sr4", {}, "cannot be combined"),
+        ("phase_retrieval+jpeg", {}, "nothing can follow phase_retrieval"),
+        ("jpeg", {"jpeg_quality": 0}, "JPEG quality"),
+        ("hdr", {"hdr_gain": 0.5}, "HDR gain"),
+        ("nonlinear_deblur", {"exposure": 0.0}, "exposure"),
+        ("phase_retrieval", {"oversampling": -1.0}, "oversampling"),
     ],
 )
 def test_bad_settings_are_refused(task, settings, message):

@@ -19,6 +19,7 @@ from cvsa_jax.guidance.covariance import (
     spectral_covariance,
 )
 from cvsa_jax.guidance.plug_in import normalized_plug_in, plug_in, printed_plug_in
+from cvsa_jax.noise import NoiseModel, as_noise
 from cvsa_jax.operators.base import restrict
 from cvsa_jax.priors import Prior, coefficients
 from cvsa_jax.samplers.base import to_device
@@ -41,7 +42,13 @@ def first_dual(measurement: jax.Array, guidance: str) -> jax.Array | None:
 
 
 def conditional_mean(
-    measurement: jax.Array, operator: Operator, prior: Prior, noise_std, guidance: str, times, steps=1.0
+    measurement: jax.Array,
+    operator: Operator,
+    prior: Prior,
+    noise: float | NoiseModel,
+    guidance: str,
+    times,
+    steps=1.0,
 ) -> ConditionalMean:
     """(x, v, index, dual) -> Estimate at the float64 times given.
 
@@ -49,14 +56,15 @@ def conditional_mean(
     One `jax.vjp` of the network in v: its primal is x_0hat, its pullback the guidance. A
     nonlinear H is replaced by its derivative at x_0hat (Gauss-Newton). The residual is the
     root mean square of one image's y - H(x_0hat). log_fit is -(<r, w> + log det)/2, that of
-    y ~ N(H x_0hat, sigma^2 I + H C H').
+    y ~ N(H x_0hat, sigma^2 I + H C H'). sigma^2 is the noise's variance where H(x) = H(x_0hat), a
+    number or one for each entry of y.
 
     Raises:
       ValueError: on an unknown name.
     """
     if guidance not in GUIDANCES:
         raise ValueError(f"guidance must be one of {', '.join(GUIDANCES)}, got {guidance!r}")
-    form = GUIDANCES[guidance]
+    form, noise = GUIDANCES[guidance], as_noise(noise)
     table = coefficients(prior.cld, times)
     stiffness = to_device(2 * prior.cld.damping * prior.cld.beta * steps * table.data**2)
     table = jax.tree.map(to_device, table)
@@ -75,7 +83,7 @@ def conditional_mean(
                 lambda w: backward(w)[0],
                 r,
                 lambda w: pullback(w)[0] / c.data,
-                noise_std**2,
+                noise.variance(predicted),
                 prior.error_variance(c.noise),
                 prior.error_covariance(c.noise, x.shape),
                 x.shape,

@@ -12,7 +12,7 @@ class Problem(NamedTuple):
     """What a form of guidance is given at one step.
 
     forward, backward: p -> J p and w -> J' w of the operator's derivative J at x_0hat.
-    pull: w -> C' w. noise_variance: sigma^2. error_variance: r_t^2, the mean variance of
+    pull: w -> C' w. noise_variance: sigma^2, a number or of y's shape. error_variance: r_t^2, the mean variance of
     x_0 given u_t. error_covariance: that covariance as a function, None if it is white.
     image_shape: of x_0. dual: the last step's w, None at a form that does not iterate.
     data: d_t. mass: M. stiffness: 2 G b h d_t^2, so that an explicit step by p of size C moves
@@ -24,7 +24,7 @@ class Problem(NamedTuple):
     backward: Callable
     residual: jax.Array
     pull: Callable
-    noise_variance: jax.Array
+    noise_variance: jax.Array | float
     error_variance: jax.Array
     error_covariance: Callable | None
     image_shape: tuple[int, ...]

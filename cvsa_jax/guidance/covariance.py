@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from cvsa_jax.guidance.base import Problem, Solution
-from cvsa_jax.operators.base import conjugate_gradients, solve_gram
+from cvsa_jax.operators.base import CG_ITERATIONS, conjugate_gradients, solve_gram
 
 ITERATIONS = {"diagonal_covariance": 4, "spectral_covariance": 4, "second_moment": 4}
 DENSE_SIZE = 16
@@ -17,7 +17,9 @@ def covariance(problem: Problem) -> Solution:
 
     Exact for a white Gaussian prior; a is the line search's.
     """
-    return _shortened(problem, _solve_white(problem, problem.residual))
+    if jnp.ndim(problem.noise_variance) == 0:
+        return _shortened(problem, _solve_white(problem, problem.residual))
+    return _iterated(problem, lambda x: problem.error_variance * x, "spectral_covariance")
 
 
 def diagonal_covariance(problem: Problem) -> Solution:
@@ -63,25 +65,32 @@ def second_moment(problem: Problem) -> Solution:
     basis = jnp.eye(r.size, dtype=r.dtype).reshape(r.size, *r.shape)
     gram = jax.vmap(lambda w: problem.forward(problem.pull(problem.backward(w))).ravel())(basis)
     values, vectors = jnp.linalg.eigh((gram + gram.T) / 2)
-    values = problem.noise_variance + jnp.maximum(values, 0.0)
-    w = vectors @ ((vectors.T @ r.ravel()) / values)
-    return _shortened(problem, w.reshape(r.shape))._replace(log_determinant=jnp.sum(jnp.log(values)))
+    noise = jnp.broadcast_to(problem.noise_variance, r.shape).ravel()
+    matrix = (vectors * jnp.maximum(values, 0.0)) @ vectors.T + jnp.diag(noise)
+    w = jnp.linalg.solve(matrix, r.ravel()).reshape(r.shape)
+    return _shortened(problem, w)._replace(log_determinant=jnp.linalg.slogdet(matrix)[1])
 
 
 def _iterated(problem: Problem, spread: Callable, name: str) -> Solution:
-    """The correction with (sigma^2 I + H spread H')^-1 r by conjugate gradients, `covariance` before them."""
+    """The correction with (sigma^2 I + H spread H')^-1 r by conjugate gradients, `covariance` before them.
+
+    Where `covariance` has no closed form and `spread` is cheap there are more of them instead.
+    """
 
     def gram(w):
         return problem.noise_variance * w + problem.forward(spread(problem.backward(w)))
 
-    w = conjugate_gradients(gram, problem.residual, lambda r: _solve_white(problem, r), ITERATIONS[name], problem.dual)
-    return _shortened(problem, w)
+    if hasattr(problem.operator, "solve_gram") or spread is problem.pull:
+        precondition, count = (lambda r: _solve_white(problem, r)), ITERATIONS[name]
+    else:
+        precondition, count = (lambda r: r), CG_ITERATIONS
+    return _shortened(problem, conjugate_gradients(gram, problem.residual, precondition, count, problem.dual))
 
 
 def _solve_white(problem: Problem, r: jax.Array) -> jax.Array:
-    return solve_gram(
-        problem.operator, problem.forward, problem.backward, r, problem.noise_variance, problem.error_variance
-    )
+    """(sigma^2 I + r_t^2 H H')^-1 r, with the mean of sigma^2 where it differs from entry to entry."""
+    noise = jnp.mean(jnp.asarray(problem.noise_variance))
+    return solve_gram(problem.operator, problem.forward, problem.backward, r, noise, problem.error_variance)
 
 
 def _shortened(problem: Problem, w: jax.Array) -> Solution:

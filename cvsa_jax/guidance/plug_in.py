@@ -30,7 +30,8 @@ def plug_in(problem: Problem) -> Solution:
     moved = problem.forward(p)
     tiny = jnp.finfo(moved.dtype).tiny
     slope = jnp.maximum(jnp.vdot(problem.residual, moved), tiny)
-    load = problem.stiffness * problem.noise_variance * (jnp.vdot(p, p) / slope) * (jnp.vdot(moved, moved) / slope)
+    noise = jnp.mean(jnp.asarray(problem.noise_variance))
+    load = problem.stiffness * noise * (jnp.vdot(p, p) / slope) * (jnp.vdot(moved, moved) / slope)
     return Solution(jnp.minimum(1.0, 1.0 / jnp.maximum(load, tiny)) * p, dual)
 
 

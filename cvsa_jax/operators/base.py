@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.sparse.linalg import cg
 
+from cvsa_jax.noise import NoiseModel, as_noise
 from cvsa_jax.types import Operator
 
 CG_ITERATIONS = 15
@@ -36,14 +37,14 @@ def solve_gram(operator: Operator, forward: Callable, backward: Callable, r, noi
       forward: p -> J p.
       backward: w -> J' w.
       r: of the measurement's shape.
-      noise_variance, prior_variance: scalars > 0.
+      noise_variance: scalar > 0. prior_variance: the same; without a closed form also of x's shape.
     """
     exact = getattr(operator, "solve_gram", None)
     if exact is not None:
         return exact(r, noise_variance, prior_variance)
 
     def apply(w):
-        return noise_variance * w + prior_variance * forward(backward(w))
+        return noise_variance * w + forward(prior_variance * backward(w))
 
     return cg(apply, r, tol=1e-3, maxiter=CG_ITERATIONS)[0]
 
@@ -87,11 +88,13 @@ def conjugate_gradients(
     return w
 
 
-def simulate(key: jax.Array, operator: Operator, image: jax.Array, noise_std: float) -> jax.Array:
-    """y = H(x) + noise_std n, n ~ N(0, I); entries under a mask are zero."""
-    clean = operator(image)
-    noisy = clean + noise_std * jax.random.normal(key, clean.shape, clean.dtype)
-    return restrict(operator, noisy)
+def simulate(key: jax.Array, operator: Operator, image: jax.Array, noise: float | NoiseModel) -> jax.Array:
+    """A measurement y of an image: H(x), or `operator.measure(x)` where it has that, with noise.
+
+    A number is the deviation of Gaussian noise. Entries under a mask are zero.
+    """
+    clean = getattr(operator, "measure", operator)(image)
+    return restrict(operator, as_noise(noise).sample(key, clean))
 
 
 @flax.struct.dataclass
@@ -125,11 +128,11 @@ class View:
         x = x[: self.height, : self.width]
         return x.mean(-1, keepdims=True) if self.grey else x
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return self.operator(self.crop(x))
+    def __call__(self, x: jax.Array, *kernel: jax.Array) -> jax.Array:
+        return self.operator(self.crop(x), *kernel)
 
     def __getattr__(self, name: str):
-        if name == "restrict":
+        if name in ("restrict", "first_guess"):
             return getattr(self.operator, name)
         if name == "solve_gram":
             exact, channels = getattr(self.operator, name), 3 if self.grey else 1

@@ -26,14 +26,14 @@ class Convolution:
 
     def __call__(self, x: jax.Array) -> jax.Array:
         if self.boundary == "circular":
-            return _filter(x, self._spectrum(x.shape[:2]))
+            return _filter(x, self.spectrum(x.shape[:2]))
         rows, columns = (n // 2 for n in self.kernel.shape)
         height, width = x.shape[:2]
         padded = jnp.pad(x, ((rows, rows), (columns, columns), (0, 0)), mode="reflect")
-        blurred = _filter(padded, self._spectrum(padded.shape[:2]))
+        blurred = _filter(padded, self.spectrum(padded.shape[:2]))
         return blurred[rows : rows + height, columns : columns + width]
 
-    def _spectrum(self, shape: tuple[int, int]) -> jax.Array:
+    def spectrum(self, shape: tuple[int, int]) -> jax.Array:
         """The kernel's Fourier transform on a grid of that shape; larger kernels wrap."""
         h, w = self.kernel.shape
         rows = np.mod(np.arange(h) - h // 2, shape[0])
@@ -46,7 +46,7 @@ class Convolution:
 
         The two operators differ near the border alone, so PCG_ITERATIONS are plenty.
         """
-        gram = jnp.abs(self._spectrum(r.shape[:2])) ** 2
+        gram = jnp.abs(self.spectrum(r.shape[:2])) ** 2
         inverse = 1 / (noise_variance + prior_variance * gram)
         if self.boundary == "circular":
             return _filter(r, inverse)

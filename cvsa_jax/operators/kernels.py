@@ -1,9 +1,12 @@
-"""How motion-blur kernels are drawn: the path of a shaken camera, rendered as a line."""
+"""How blur kernels are drawn (the path of a shaken camera as a line; Gaussians), and kernels as images."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 FINE_SIZE = 61
+FLOOR = 0.03
 
 
 def camera_path(generator: np.random.Generator, intensity: float, diagonal: float) -> np.ndarray:
@@ -58,16 +61,72 @@ def motion_kernel(generator: np.random.Generator, size: int, intensity: float) -
     kernel = np.asarray(canvas, np.float64)
     if kernel.sum() == 0:  # a path that left the canvas or never moved
         kernel[size // 2, size // 2] = 1
-    return _centre(kernel / kernel.sum())
+    return centred(kernel / kernel.sum())
 
 
-def _centre(kernel: np.ndarray) -> np.ndarray:
-    """Shift by whole pixels so that the centre of mass is nearest the middle; nothing wraps."""
+def centred(kernel: np.ndarray) -> np.ndarray:
+    """Shifted by whole pixels so that the centre of mass is nearest the middle, sum 1; nothing wraps."""
     middle = len(kernel) // 2
     index = np.arange(len(kernel))
-    down = middle - round(float((kernel.sum(1) * index).sum()))
-    right = middle - round(float((kernel.sum(0) * index).sum()))
+    down = middle - round(float((kernel.sum(1) * index).sum() / kernel.sum()))
+    right = middle - round(float((kernel.sum(0) * index).sum() / kernel.sum()))
     moved = np.zeros_like(kernel)
     source = kernel[max(0, -down) : len(kernel) - max(0, down), max(0, -right) : len(kernel) - max(0, right)]
     moved[max(0, down) : max(0, down) + source.shape[0], max(0, right) : max(0, right) + source.shape[1]] = source
     return moved / moved.sum()
+
+
+def gaussian_kernel(size: int, std: float, std_across: float | None = None, angle: float = 0.0) -> np.ndarray:
+    """A Gaussian (size, size), sum 1, of deviation `std` along `angle` (radians) and `std_across` across it.
+
+    Raises:
+      ValueError: if a deviation is not positive.
+    """
+    across = std if std_across is None else std_across
+    if not (std > 0 and across > 0):
+        raise ValueError(f"the deviations must be positive, got {std} and {across}")
+    row, column = np.mgrid[:size, :size] - (size - 1) / 2
+    along = np.cos(angle) * column + np.sin(angle) * row
+    beside = np.cos(angle) * row - np.sin(angle) * column
+    kernel = np.exp(-0.5 * ((along / std) ** 2 + (beside / across) ** 2))
+    return kernel / kernel.sum()
+
+
+def draw_kernel(generator: np.random.Generator, size: int) -> np.ndarray:
+    """A kernel (size, size) as a prior over kernels should know them.
+
+    Half are motion kernels of intensity U(0, 1), half Gaussians whose deviation is uniform in the
+    logarithm over [.015, .15] of the side, one in two of these with another one across.
+    """
+    if generator.random() < 0.5:
+        return motion_kernel(generator, size, generator.uniform())
+    std, across = size * np.exp(generator.uniform(np.log(0.015), np.log(0.15), 2))
+    return gaussian_kernel(size, std, across if generator.random() < 0.5 else None, generator.uniform(0, np.pi))
+
+
+def kernel_to_image(kernel: np.ndarray, side: int) -> np.ndarray:
+    """A kernel as the image that a kernel prior knows: (side, side, 1), 2 k / max k - 1.
+
+    Its middle is at pixel (side - 1) // 2; what is beyond it is -1, weight zero.
+
+    Raises:
+      ValueError: if the kernel is larger than that.
+    """
+    middle = (side - 1) // 2
+    top, left = (middle - n // 2 for n in kernel.shape)
+    if min(top, left) < 0 or top + kernel.shape[0] > side or left + kernel.shape[1] > side:
+        raise ValueError(f"a kernel of {kernel.shape[0]}x{kernel.shape[1]} does not fit an image of side {side}")
+    image = np.full((side, side, 1), -1.0)
+    image[top : top + kernel.shape[0], left : left + kernel.shape[1], 0] += 2 * kernel / kernel.max()
+    return image
+
+
+def image_to_kernel(image: jax.Array) -> jax.Array:
+    """The kernel that an image (side, side, 1) stands for: max(0, (image + 1)/2 - FLOOR), scaled to sum 1.
+
+    (size, size) with the largest odd size that fits, the middle as in `kernel_to_image`. Without the
+    floor, errors of a hundredth all over a prior's background would be a third of the kernel's sum.
+    """
+    size = image.shape[0] - (image.shape[0] + 1) % 2
+    weights = jnp.maximum((image[:size, :size, 0] + 1) / 2 - FLOOR, 0.0)
+    return weights / jnp.maximum(weights.sum(), 1e-3)

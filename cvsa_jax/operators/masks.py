@@ -4,6 +4,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image, ImageDraw
 
 
 @flax.struct.dataclass
@@ -52,3 +53,29 @@ def random_mask(generator: np.random.Generator, height: int, width: int, missing
     seen = np.ones(height * width, np.float32)
     seen[generator.permutation(height * width)[: round(missing * height * width)]] = 0
     return Mask(jnp.asarray(seen.reshape(height, width, 1)))
+
+
+def hand_mask(generator: np.random.Generator, height: int, width: int) -> Mask:
+    """What a hand that holds the object from below hides: an arm, a palm and four fingers, as brush strokes.
+
+    It comes from the left or the right lower corner and hides about a tenth to a fifth of the image.
+    """
+    side = min(height, width)
+    picture = Image.new("L", (width, height))
+    brush = ImageDraw.Draw(picture)
+
+    def stroke(start, end, thickness):
+        brush.line([start, end], 255, round(thickness))
+        for x, y in (start, end):
+            brush.ellipse([x - thickness / 2, y - thickness / 2, x + thickness / 2, y + thickness / 2], 255)
+
+    flip = generator.random() < 0.5
+    place = lambda x, y: (width * (1 - x if flip else x), height * y)  # noqa: E731
+    palm = generator.uniform(0.12, 0.25), generator.uniform(0.7, 0.85)
+    stroke(place(-0.05, 1.05), place(*palm), 0.18 * side)
+    for finger in range(4):
+        reach = generator.uniform(0.3, 0.45)
+        angle = np.radians(-38 + 22 * finger + generator.uniform(-5, 5))
+        tip = palm[0] + reach * np.cos(angle), palm[1] + 0.7 * reach * np.sin(angle)
+        stroke(place(*palm), place(*tip), 0.07 * side)
+    return Mask(jnp.asarray(np.asarray(picture)[..., None] < 128, jnp.float32))

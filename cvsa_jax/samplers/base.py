@@ -36,6 +36,16 @@ def stationary_init(cld: CLD) -> Callable:
     return init
 
 
+def diffuse(cld: CLD, time: float, image: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(x, v) ~ N(a_t image, S_t): where the forward diffusion of an image is at `time`."""
+    direction, factor = to_device(cld.data_direction(time)), to_device(cholesky(cld.covariance(time)))
+    x_key, v_key = jax.random.split(key)
+    x_noise = jax.random.normal(x_key, image.shape, image.dtype)
+    v_noise = jax.random.normal(v_key, image.shape, image.dtype)
+    x = direction[0] * image + factor[0, 0] * x_noise
+    return x, direction[1] * image + factor[1, 0] * x_noise + factor[1, 1] * v_noise
+
+
 def to_device(table: np.ndarray) -> jax.Array:
     """A finished float64 table in the working precision."""
     return jnp.asarray(table, jnp.result_type(float))

@@ -1,0 +1,140 @@
+"""Phase retrieval: only the magnitude of the Fourier transform is measured."""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+SMOOTHING = 1e-3
+FEEDBACK, SLACK = 0.9, 0.05
+ERROR_EVERY, ERROR_STEPS = 100, 10
+NUM_STARTS, NUM_ITERATIONS = 4, 600
+
+
+@flax.struct.dataclass
+class FourierMagnitude:
+    """H(x) = |F P x|, P zero padding, F the centred orthonormal transform of each channel.
+
+    The image, the image turned by 180 degrees and their negatives have the same measurement,
+    channel by channel; `trivial_ambiguities` lists them. |z| is sqrt(|z|^2 + SMOOTHING^2), so
+    that the gradient exists everywhere.
+
+    Args:
+      rows, columns: zeros added on either side. An image's height over four is the oversampling
+        of the DPS paper, 64 of 256.
+    """
+
+    rows: int = flax.struct.field(pytree_node=False)
+    columns: int = flax.struct.field(pytree_node=False)
+
+    def transform(self, x: jax.Array) -> jax.Array:
+        """F P x, complex, (H + 2 rows, W + 2 columns, C), frequency zero in the middle."""
+        padded = jnp.pad(x, ((self.rows, self.rows), (self.columns, self.columns), (0, 0)))
+        return jnp.fft.fftshift(jnp.fft.fft2(padded, axes=(0, 1), norm="ortho"), (0, 1))
+
+    def inverse(self, z: jax.Array) -> jax.Array:
+        """The real part of F^-1 z, still padded."""
+        return jnp.fft.ifft2(jnp.fft.ifftshift(z, (0, 1)), axes=(0, 1), norm="ortho").real
+
+    def crop(self, padded: jax.Array) -> jax.Array:
+        """P' of a padded image."""
+        height, width = padded.shape[:2]
+        return padded[self.rows : height - self.rows, self.columns : width - self.columns]
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        z = self.transform(x)
+        return jnp.sqrt(z.real**2 + z.imag**2 + SMOOTHING**2)
+
+    def first_guess(self, measurement: jax.Array, key: jax.Array) -> jax.Array:
+        """Where to begin: `first_guess`."""
+        return first_guess(self, measurement, key)
+
+
+def hybrid_input_output(
+    operator: FourierMagnitude, measurement: jax.Array, start: jax.Array, num_iterations: int
+) -> jax.Array:
+    """Fienup's iteration for an image in [-1, 1] of known support; (H, W, C), padded (H', W', C).
+
+    p = F^-1(y z/|z|), z = F x; where p is inside the support and the range x <- p, elsewhere
+    x <- x - FEEDBACK (p - clip(p)). Each ERROR_EVERY iterations end with ERROR_STEPS of error
+    reduction, x <- clip(p), which settle it.
+
+    Args:
+      operator: H. measurement: y. start: padded, where the iteration begins.
+
+    Returns: the padded image.
+
+    References: Fienup (1982), Phase retrieval algorithms: a comparison, Applied Optics 21(15).
+    """
+    height, width = measurement.shape[0] - 2 * operator.rows, measurement.shape[1] - 2 * operator.columns
+    pad = ((operator.rows, operator.rows), (operator.columns, operator.columns), (0, 0))
+    inside = jnp.pad(jnp.ones((height, width, 1), bool), pad)
+    magnitude = jnp.fft.ifftshift(jnp.maximum(measurement, 0.0), (0, 1))
+    tiny = jnp.finfo(measurement.dtype).tiny
+
+    def step(i, x):
+        z = jnp.fft.fft2(x, axes=(0, 1), norm="ortho")
+        length = jnp.maximum(jnp.sqrt(z.real**2 + z.imag**2), tiny)
+        p = jnp.fft.ifft2(magnitude * z / length, axes=(0, 1), norm="ortho").real
+        allowed = jnp.where(inside, jnp.clip(p, -1.0, 1.0), 0.0)
+        feedback = jnp.where(inside & (jnp.abs(p) < 1 + SLACK), p, x - FEEDBACK * (p - allowed))
+        settle = (i % ERROR_EVERY >= ERROR_EVERY - ERROR_STEPS) | (i >= num_iterations - 5 * ERROR_STEPS)
+        return jnp.where(settle, allowed, feedback)
+
+    return jax.lax.fori_loop(0, num_iterations, step, start)
+
+
+def first_guess(operator: FourierMagnitude, measurement: jax.Array, key: jax.Array) -> jax.Array:
+    """An image (H, W, C) whose magnitudes are near y, from NUM_STARTS random beginnings.
+
+    Each channel keeps the beginning that ends with the smallest residual; then every channel is
+    turned, or negated, so that it goes best with the first one, as channels of photographs do.
+    """
+    starts = 0.3 * jax.random.normal(key, (NUM_STARTS, *measurement.shape))
+    found = jax.vmap(lambda x: hybrid_input_output(operator, measurement, x, NUM_ITERATIONS))(starts)
+    images = jax.vmap(operator.crop)(found)
+    errors = jax.vmap(lambda x: jnp.mean((operator(x) - measurement) ** 2, (0, 1)))(images)
+    best = jnp.argmin(errors, 0)
+    image = jnp.take_along_axis(images, best[None, None, None], 0)[0]
+    reference = image[..., :1] - image[..., :1].mean()
+    straight = jnp.sum(reference * (image - image.mean((0, 1))), (0, 1))
+    turned = jnp.sum(reference * (image[::-1, ::-1] - image.mean((0, 1))), (0, 1))
+    image = jnp.where(jnp.abs(turned) > jnp.abs(straight), image[::-1, ::-1], image)
+    fit = jnp.where(jnp.abs(turned) > jnp.abs(straight), turned, straight)
+    return jnp.where(fit < 0, -image, image)
+
+
+def trivial_ambiguities(image: np.ndarray) -> list[np.ndarray]:
+    """The image, turned by 180 degrees, and the negatives of both; (H, W, C) in [-1, 1]."""
+    turned = image[::-1, ::-1]
+    return [image, turned, -image, -turned]
+
+
+def aligned(image: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """The image with, for each channel, the trivial ambiguity and whole-pixel shift nearest the truth.
+
+    Shifts of up to an eighth of a side, the border repeated; (H, W, C) in [-1, 1].
+    """
+    out = np.empty_like(image)
+    for c in range(image.shape[-1]):
+        channel, target = image[..., c : c + 1], truth[..., c : c + 1]
+        found = [shifted(candidate, target) for candidate in trivial_ambiguities(channel)]
+        out[..., c : c + 1] = min(found, key=lambda a: float(np.mean((a - target) ** 2)))
+    return out
+
+
+def shifted(image: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """The image (H, W, C) moved by the whole-pixel shift that brings it nearest the truth, channels together.
+
+    Shifts of up to an eighth of a side, the border repeated.
+    """
+    limits = [max(1, n // 8) for n in image.shape[:2]]
+    rows, columns = (np.arange(-m, m + 1) for m in limits)
+    candidates = (_moved(image, down, right) for down in rows for right in columns)
+    return min(candidates, key=lambda a: float(np.mean((a - truth) ** 2)))
+
+
+def _moved(image: np.ndarray, down: int, right: int) -> np.ndarray:
+    height, width = image.shape[:2]
+    rows = np.clip(np.arange(height) - down, 0, height - 1)
+    return image[rows][:, np.clip(np.arange(width) - right, 0, width - 1)]
