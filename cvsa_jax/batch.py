@@ -10,22 +10,40 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from cvsa_jax.operators.base import Identity, View
+from cvsa_jax.blind import Layout, PairPrior, blind_sampler
+from cvsa_jax.operators.base import Identity, View, restrict
+from cvsa_jax.operators.kernels import image_to_kernel
 from cvsa_jax.priors import Prior
 from cvsa_jax.restore import guided_sampler, run_steps
 from cvsa_jax.sharding import batch_mesh, split_over
+from cvsa_jax.types import Info
 
 
 class BatchResult(NamedTuple):
-    """images: (B, H, W, C) float32, of particles (B, P, H, W, C). residuals: (B, num_steps).
+    """images: (B, H, W, C) float32, of particles (B, P, H, W, C).
 
-    effective_sizes: of the particles, (B, num_steps); else None. seconds: of the loop alone.
+    residuals: (B,) or (B, P), root mean square of y - H(x) of those images. trace: of each step,
+    (B, num_steps). kernels: (B, K, K) of blind tasks, sum 1; else None. seconds: of the loop alone.
     """
 
     images: np.ndarray
     residuals: np.ndarray
-    effective_sizes: np.ndarray | None
+    trace: Info
+    kernels: np.ndarray | None
     seconds: float
+
+    def part(self, index: int, count: int) -> "BatchResult":
+        """One image's share of a batch of `count`, its samples leading."""
+        own = BatchResult(*jax.tree.map(lambda a: a[index : index + 1], self[:-1]), self.seconds / count)
+        if self.images.ndim == 5:  # its particles are its samples
+            own = own._replace(images=self.images[index], residuals=self.residuals[index])
+        return own
+
+
+def join(parts: list[BatchResult]) -> BatchResult:
+    """The samples of one image from several batches."""
+    arrays = jax.tree.map(lambda *a: np.concatenate(a), *(part[:-1] for part in parts))
+    return BatchResult(*arrays, sum(part.seconds for part in parts))
 
 
 class BatchRestorer:
@@ -39,18 +57,31 @@ class BatchRestorer:
       stride: canvas sides are multiples of this.
       image_channels: of the prior.
       num_steps: reverse steps.
-      settings: further keyword arguments of `guided_sampler`.
       chunk: steps between two calls of the progress function.
+      kernel_prior: for blind tasks, whose operators are of image and kernel.
+      kernel_side: for blind tasks, side of the kernel's image for a canvas (H, W, C).
+      settings: further keyword arguments of `guided_sampler`.
 
     Raises:
       ValueError: on a setting that `restore` would refuse.
     """
 
-    def __init__(self, prior: Prior, stride: int, image_channels: int, num_steps: int, chunk: int = 10, **settings):
-        self._prior, self._stride, self._channels = prior, stride, image_channels
-        self._num_steps, self._chunk = num_steps, min(chunk, num_steps)
+    def __init__(
+        self,
+        prior: Prior,
+        stride: int,
+        image_channels: int,
+        num_steps: int,
+        chunk: int = 10,
+        kernel_prior: Prior | None = None,
+        kernel_side: Callable[[tuple[int, ...]], int] | None = None,
+        **settings,
+    ):
+        self._priors, self._stride, self._channels = (prior, kernel_prior), stride, image_channels
+        self._num_steps, self._chunk, self._kernel_side = num_steps, min(chunk, num_steps), kernel_side
         self._settings = dict(settings, num_steps=num_steps)
-        self._chain(np.zeros(()), Identity(), prior)  # bad settings are refused here
+        # Bad settings are refused here.
+        self._chain(np.zeros(()), Identity(), self._priors, self.canvas(stride, stride))
         self._compiled: dict = {}
 
     def canvas(self, height: int, width: int) -> tuple[int, int, int]:
@@ -66,15 +97,36 @@ class BatchRestorer:
             self._compiled[key] = jax.jit(split_over(mesh, function, num_split)).lower(*args).compile()
         return self._compiled[key]
 
-    def _chain(self, measurement, operator, prior):
-        return guided_sampler(measurement, operator, prior, **self._settings)
+    def _chain(self, measurement, operator, priors, canvas):
+        image, kernel = priors
+        if kernel is None:
+            return guided_sampler(measurement, operator, image, **self._settings)
+        pair = PairPrior(image, kernel, Layout(canvas, self._kernel_side(canvas)))
+        return blind_sampler(measurement, operator, pair, **self._settings)
 
-    def _init_batch(self, keys, measurements, operators, prior, *, canvas):
-        return jax.vmap(lambda k, y, h: self._chain(y, h, prior).init(k, canvas))(keys, measurements, operators)
+    def _init_batch(self, keys, measurements, operators, priors, *, canvas):
+        def one(key, y, h):
+            return self._chain(y, h, priors, canvas).init(key, canvas)
 
-    def _run_batch(self, states, measurements, operators, prior, start, *, count):
+        return jax.vmap(one)(keys, measurements, operators)
+
+    def _run_batch(self, states, measurements, operators, priors, start, *, count, canvas):
         def one(state, y, h):
-            return run_steps(self._chain(y, h, prior), state, start, count)
+            return run_steps(self._chain(y, h, priors, canvas), state, start, count)
+
+        return jax.vmap(one)(states, measurements, operators)
+
+    def _finish_batch(self, states, measurements, operators):
+        """(images, residuals, kernels) of the last states."""
+
+        def judge(x, k, y, h):
+            residual = restrict(h, y) - (h(x) if k is None else h(x, k))
+            return h.crop(x), jnp.sqrt(jnp.mean(residual**2)), None if k is None else image_to_kernel(k)
+
+        def one(state, y, h):
+            if state.x.ndim == 4:  # particles
+                return jax.vmap(lambda x: judge(x, None, y, h))(state.x)
+            return judge(state.x, state.k, y, h)
 
         return jax.vmap(one)(states, measurements, operators)
 
@@ -102,22 +154,26 @@ class BatchRestorer:
         split, whole = NamedSharding(mesh, PartitionSpec("batch")), NamedSharding(mesh, PartitionSpec())
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *views)
         keys, *inputs = jax.device_put((keys, jnp.asarray(measurements), stacked), split)
-        prior, zero = jax.device_put((self._prior, jnp.zeros((), jnp.int32)), whole)
+        priors, zero = jax.device_put((self._priors, jnp.zeros((), jnp.int32)), whole)
         init = functools.partial(self._init_batch, canvas=canvas)
-        states = self._compile(f"init {canvas}", init, 3, mesh, keys, *inputs, prior)(keys, *inputs, prior)
+        begin = self._compile(f"init {canvas}", init, 3, mesh, keys, *inputs, priors)
+        clock = time.perf_counter()
+        states = jax.block_until_ready(begin(keys, *inputs, priors))
+        seconds = time.perf_counter() - clock
         counts = [self._chunk] * (self._num_steps // self._chunk)
         counts += [self._num_steps % self._chunk] if self._num_steps % self._chunk else []
         runs = {}
         for count in set(counts):
-            run = functools.partial(self._run_batch, count=count)
-            runs[count] = self._compile(f"run {count}", run, 3, mesh, states, *inputs, prior, zero)
+            run = functools.partial(self._run_batch, count=count, canvas=canvas)
+            runs[count] = self._compile(f"run {count}", run, 3, mesh, states, *inputs, priors, zero)
         infos, start, clock = [], 0, time.perf_counter()
         for count in counts:
-            states, info = runs[count](states, *inputs, prior, jax.device_put(jnp.int32(start), whole))
+            states, info = runs[count](states, *inputs, priors, jax.device_put(jnp.int32(start), whole))
             infos.append(jax.tree.map(np.asarray, info))
             start += count
             progress(count)
-        crop = jax.vmap(views[0].crop) if states.x.ndim == 4 else jax.vmap(jax.vmap(views[0].crop))
-        images = np.asarray(crop(states.x))
+        seconds += time.perf_counter() - clock
+        finish = self._compile("finish", self._finish_batch, 3, mesh, states, *inputs)
+        images, residuals, kernels = jax.tree.map(np.asarray, finish(states, *inputs))
         trace = jax.tree.map(lambda *parts: np.concatenate(parts, 1), *infos)
-        return BatchResult(images, trace.residual, trace.effective_size, time.perf_counter() - clock)
+        return BatchResult(images, residuals, trace, kernels, seconds)

@@ -6,6 +6,8 @@ import grain
 import numpy as np
 from PIL import Image
 
+from cvsa_jax.operators.kernels import draw_kernel, kernel_to_image
+
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
 
@@ -13,8 +15,8 @@ class InputError(ValueError):
     """A problem with what the user gave; its message is one line meant for them."""
 
 
-def list_images(path: str | pathlib.Path) -> list[pathlib.Path]:
-    """The image files below a folder, sorted by path; or the one file itself.
+def list_images(path: str | pathlib.Path, extra: tuple[str, ...] = ()) -> list[pathlib.Path]:
+    """The image files (and those of `extra` suffixes) below a folder, sorted by path; or the one file itself.
 
     Raises:
       InputError: if there is no such path, or no image in it.
@@ -24,7 +26,7 @@ def list_images(path: str | pathlib.Path) -> list[pathlib.Path]:
         return [path]
     if not path.is_dir():
         raise InputError(f"no such file or folder: {path}")
-    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS)
+    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS + extra)
     if not files:
         raise InputError(f"no image ({', '.join(EXTENSIONS)}) in {path}")
     return files
@@ -118,6 +120,24 @@ def training_batches(files: list, image_size: int, channels: int, batch_size: in
     dataset = grain.MapDataset.source(files).seed(seed).shuffle().repeat(None)
     dataset = dataset.random_map(load).batch(batch_size, drop_remainder=True)
     return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)))
+
+
+def kernel_batches(image_size: int, batch_size: int, seed: int):
+    """The same kind of stream of blur kernels as images, drawn as they are needed; no files."""
+
+    def draw(_, generator):
+        return kernel_to_image(draw_kernel(generator, image_size - 1), image_size).astype(np.float32)
+
+    dataset = grain.MapDataset.range(1 << 40).seed(seed)
+    dataset = dataset.random_map(draw).batch(batch_size, drop_remainder=True)
+    return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)))
+
+
+def draw_kernels(count: int, image_size: int, seed: int) -> np.ndarray:
+    """Kernels as images, (count, size, size, 1) in [-1, 1], apart from those of `kernel_batches`."""
+    generator = np.random.default_rng([seed, 2**31])
+    drawn = [kernel_to_image(draw_kernel(generator, image_size - 1), image_size) for _ in range(count)]
+    return np.stack(drawn).astype(np.float32)
 
 
 def load_squares(files: list, image_size: int, channels: int) -> np.ndarray:

@@ -39,6 +39,27 @@ def ssim(truth: np.ndarray, estimate: np.ndarray) -> float:
     return float(_ssim(_unit(truth), _unit(estimate)))
 
 
+def kernel_mse(truth: np.ndarray, estimate: np.ndarray) -> float:
+    """Mean squared error of blur kernels, both scaled to a maximum of one, after removing their common shift.
+
+    A blurred image fixes its kernel up to a shift that the image undoes. The shift is by whole pixels, up
+    to a quarter of the larger side; the mean is over the larger of the two supports.
+
+    Args:
+      truth, estimate: (h, w) and (h', w'), odd sides, non-negative, the middle of each at its centre.
+    """
+    size = [max(a, b) for a, b in zip(truth.shape, estimate.shape, strict=True)]
+    reach = [n // 4 for n in size]
+    a, b = (_padded(k / k.max(), [n + 2 * r for n, r in zip(size, reach, strict=True)]) for k in (estimate, truth))
+    moves = [(i, j) for i in range(-reach[0], reach[0] + 1) for j in range(-reach[1], reach[1] + 1)]
+    return float(min(np.sum((np.roll(a, move, (0, 1)) - b) ** 2) for move in moves) / np.prod(size))
+
+
+def _padded(kernel: np.ndarray, shape: list[int]) -> np.ndarray:
+    margins = [(n - k) // 2 for n, k in zip(shape, kernel.shape, strict=True)]
+    return np.pad(kernel, [(m, m) for m in margins])
+
+
 def interval(samples: np.ndarray, level: float = 0.9, axis: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """The interval that holds one more draw with probability `level`, from N draws of each pixel.
 

@@ -15,6 +15,7 @@ from cvsa_jax.diffusion import CLD
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DEFAULT_CHECKPOINT = ROOT / "checkpoints" / "products64"
+KERNEL_CHECKPOINT = ROOT / "checkpoints" / "kernels16"
 
 
 def define_diffusion_flags() -> None:

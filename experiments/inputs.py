@@ -11,6 +11,7 @@ import numpy as np
 
 from cvsa_jax import data, operators
 from cvsa_jax.data import InputError
+from cvsa_jax.noise import NoiseModel
 
 
 class Entry(NamedTuple):
@@ -22,7 +23,10 @@ class Entry(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """One image ready to be restored. truth is None for measured inputs."""
+    """One image ready to be restored. truth is None for measured inputs.
+
+    operator: what was, or would be, measured with; `Reader.known` is what restoration may know of it.
+    """
 
     entry: Entry
     truth: np.ndarray | None
@@ -59,8 +63,9 @@ class Reader:
       channels: of the prior; grey files stay grey under a colour prior.
       image_size: side of the centre square to take, or None for the image as it is.
       measured: whether the inputs are measurements.
-      noise_std: of the simulated noise.
+      noise: of the simulated measurements.
       seed: of masks, kernels and noise.
+      operator: one to use for every image in place of drawn ones, or None.
     """
 
     task: str
@@ -68,10 +73,13 @@ class Reader:
     channels: int
     image_size: int | None
     measured: bool
-    noise_std: float
+    noise: NoiseModel
     seed: int
+    operator: operators.Operator | None = None
 
     def _read(self, path: pathlib.Path) -> np.ndarray:
+        if path.suffix == ".npy":
+            return self._read_array(path)
         image = data.open_image(path)
         if self.channels == 1:
             image = image.convert("L")
@@ -79,33 +87,62 @@ class Reader:
             image = data.centre_square(image, self.image_size)
         return data.to_float(image)
 
+    def _read_array(self, path: pathlib.Path) -> np.ndarray:
+        """A measurement of any range, (H, W, C) or (H, W)."""
+        if not self.measured:
+            raise InputError(f"{path} is an array; only measurements may be: --measured")
+        array = read_array(str(path)).astype(np.float32)
+        array = array[..., None] if array.ndim == 2 else array
+        if array.ndim != 3 or array.shape[-1] not in (1, 3) or not np.isfinite(array).all():
+            raise InputError(f"{path} is no finite (H, W), (H, W, 1) or (H, W, 3) array, but {array.shape}")
+        return array.mean(-1, keepdims=True) if self.channels == 1 else array
+
     def _operator(self, name: str, shape) -> operators.Operator:
+        if self.operator is not None:
+            return self.operator
         generator = np.random.default_rng([self.seed, _number(name)])
         return operators.make_operator(self.task, generator, *shape[:2], self.options)
 
+    def _image_shape(self, measured: np.ndarray) -> tuple[int, int, int]:
+        """The shape of the image that a measurement is of."""
+        height, width, channels = measured.shape
+        task = operators.find_task(self.task)
+        if task.picture:
+            return height * task.factor, width * task.factor, channels
+        sides = [self.options.unpadded(n) for n in (height, width)]
+        return *sides, channels
+
     def check(self, files: list[tuple[pathlib.Path, str]]) -> tuple[list[Entry], dict[str, str]]:
         """(images that can be restored, reason by name of those that cannot); nothing is kept."""
-        factor = operators.TASKS[self.task].factor if self.measured else 1
         entries, failures, buildable = [], {}, set()
         for path, name in files:
             try:
-                height, width, channels = self._read(path).shape
-                shape = (height * factor, width * factor, channels)
+                read = self._read(path)
+                shape = self._image_shape(read) if self.measured else read.shape
                 if shape not in buildable:
-                    self._operator(name, shape)
+                    self._check_operator(self._operator(name, shape), shape, read.shape)
                     buildable.add(shape)
                 entries.append(Entry(path, name, shape))
             except ValueError as error:
                 failures[name] = str(error)
         return entries, failures
 
+    def _check_operator(self, operator, shape, read_shape) -> None:
+        """Raises InputError if the operator does not serve images of that shape."""
+        try:
+            found = jax.eval_shape(operator, jax.ShapeDtypeStruct(shape, jnp.float32)).shape
+        except (TypeError, ValueError) as error:
+            raise InputError(f"the operator does not fit an image of {shape[0]}x{shape[1]}: {error}") from error
+        if self.measured and found != read_shape:
+            raise InputError(f"the operator measures {found[0]}x{found[1]}, but the input has {read_shape[:2]}")
+
     def measure(self, entry: Entry) -> Measured:
         """Draw the operator and, for clean inputs, the measurement."""
-        image, factor = self._read(entry.path), operators.TASKS[self.task].factor
+        image, factor = self._read(entry.path), operators.find_task(self.task).factor
         operator = self._operator(entry.name, entry.shape)
         if self.measured:
             return Measured(entry, None, image, operator, factor)
-        y = operators.simulate(key_of(entry, self.seed, 0), operator, jnp.asarray(image), self.noise_std)
+        y = operators.simulate(key_of(entry, self.seed, 0), operator, jnp.asarray(image), self.noise)
         return Measured(entry, image, np.asarray(y), operator, factor)
 
 
@@ -118,23 +155,41 @@ def read_mask(path: str) -> np.ndarray:
     return seen
 
 
+def read_array(path: str) -> np.ndarray:
+    """A .npy file of numbers."""
+    try:
+        return np.asarray(np.load(path), np.float64)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"cannot read {path} as an array: {error}") from error
+
+
 def read_kernel(path: str) -> np.ndarray:
     """A blur kernel from a .npy array or the grey values of an image; scaled to sum 1 later."""
     if path.endswith(".npy"):
-        try:
-            return np.asarray(np.load(path), np.float64)
-        except (OSError, ValueError, EOFError) as error:
-            raise InputError(f"cannot read {path} as an array: {error}") from error
+        return read_array(path)
     return np.asarray(data.open_image(pathlib.Path(path)).convert("L"), np.float64)
 
 
-def check_measured(task: str, options: operators.OperatorOptions) -> None:
+def list_inputs(path: str, measured: bool) -> list[pathlib.Path]:
+    """The images, and of measurements the arrays, below a path; where a name has both, the array."""
+    extra = (".npy",) if measured else ()
+    files = data.list_images(path, extra)
+    arrays = {f.with_suffix("") for f in files if f.suffix == ".npy"}
+    return [f for f in files if f.suffix == ".npy" or f.with_suffix("") not in arrays]
+
+
+def check_measured(task: str, options: operators.OperatorOptions, has_operator: bool) -> None:
     """Measured inputs need the operator to be known, not drawn.
 
     Raises:
       InputError: says what to give.
     """
-    if task == "motion_deblur" and options.kernel is None:
-        raise InputError("--measured with motion_deblur needs the kernel: --kernel=FILE")
-    if task in ("box_inpaint", "random_inpaint"):
-        raise InputError(f"--measured with {task} needs the mask: --task=mask_inpaint --mask=FILE")
+    needs = operators.find_task(task).needs
+    if has_operator or not needs or (needs == "kernel" and options.kernel is not None):
+        return
+    what = {
+        "kernel": "the kernel: --kernel=FILE",
+        "mask": "the mask: --task=mask_inpaint --mask=FILE",
+        "operator": "the operator, as an earlier job wrote it: --operator=FILE.npz",
+    }
+    raise InputError(f"--measured with {task} needs {what[needs]}")

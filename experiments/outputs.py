@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import pathlib
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -16,7 +17,30 @@ from experiments.inputs import Measured
 COLUMNS = (
     "image", "psnr_measurement", "ssim_measurement", "psnr", "ssim", "seconds", "network_evaluations",
 )  # fmt: skip
+# Of tasks whose answer has a trivial freedom (a shift; for phase retrieval turns and signs too).
+ALIGNED_COLUMNS = ("psnr_aligned", "ssim_aligned")
+KERNEL_COLUMNS = ("kernel_mse",)
 GRID_IMAGES = 32
+
+
+class Restored(NamedTuple):
+    """What the loop found for one image.
+
+    samples: (N, H, W, C). residuals: (N,). kernel: (K, K) of a blind task, else None. seconds: of the
+    loop. evaluations: of the network.
+    """
+
+    samples: np.ndarray
+    residuals: np.ndarray
+    kernel: np.ndarray | None
+    seconds: float
+    evaluations: int
+
+
+def columns(task: operators.Task) -> tuple[str, ...]:
+    """The columns of metrics.csv."""
+    aligned = ALIGNED_COLUMNS if task.blind or not task.picture else ()
+    return COLUMNS + aligned + (KERNEL_COLUMNS if task.blind else ())
 
 
 def upsample(measurement: np.ndarray, image_shape: tuple[int, ...], factor: int) -> np.ndarray:
@@ -29,20 +53,28 @@ def upsample(measurement: np.ndarray, image_shape: tuple[int, ...], factor: int)
 
 
 def save_operator(folder: pathlib.Path, name: str, operator) -> None:
-    """A mask as `NAME.png` (white is missing); a kernel as `NAME.npy` and, scaled to its maximum, `NAME.png`."""
+    """An operator as `NAME.npz`, and for people a mask as `NAME.png` (white is missing), a kernel by `save_kernel`."""
+    operators.save_operator(folder / f"{name}.npz", operator)
     if isinstance(operator, operators.Mask):
         data.save_image(folder / f"{name}.png", 1 - 2 * np.asarray(operator.seen))
     kernel = operators.kernel_of(operator)
     if kernel is not None:
-        data.save_image(folder / f"{name}.png", 2 * kernel[..., None] / kernel.max() - 1)
-        np.save(folder / f"{name}.npy", kernel)
+        save_kernel(folder, name, kernel)
+
+
+def save_kernel(folder: pathlib.Path, name: str, kernel: np.ndarray) -> None:
+    """A kernel as `NAME.npy` and, scaled to its maximum, `NAME.png`."""
+    data.save_image(folder / f"{name}.png", 2 * kernel[..., None] / max(kernel.max(), 1e-12) - 1)
+    np.save(folder / f"{name}.npy", kernel)
 
 
 class Results:
     """The output folder of one job: begun, continued, or refused if it holds another job."""
 
     def __init__(self, folder: pathlib.Path, settings: dict, overwrite: bool):
-        self.folder, self._metrics = folder, folder / "metrics.csv"
+        self.folder, self._metrics, self._residuals = folder, folder / "metrics.csv", folder / "residuals.csv"
+        self._task, self._combine = operators.find_task(settings["task"]), settings["combine"]
+        self._columns = columns(self._task)
         self._record = {"settings": settings, "versions": common.versions()}
         self.rows: list[dict] = []
         summary = folder / "summary.json"
@@ -67,39 +99,77 @@ class Results:
         """Write the settings and the metrics so far; nothing is written before this."""
         common.write_json(self.folder / "summary.json", self._record)
         with self._metrics.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
+            writer = csv.DictWriter(file, self._columns)
             writer.writeheader()
             writer.writerows(self.rows)
+        kept = []
+        if self._residuals.exists() and self.rows:
+            with self._residuals.open() as file:
+                kept = [row for row in csv.reader(file) if row and row[0] in self.done]
+        with self._residuals.open("w", newline="") as file:
+            csv.writer(file).writerows([("image", "sample", "residual", "chosen"), *kept])
 
-    def write(self, job: Measured, samples: np.ndarray, seconds: float, evaluations: int) -> None:
-        """All files and the metrics of one image; samples (num_samples, H, W, C)."""
-        name, estimate = job.entry.name, samples.mean(0)
+    def write(self, job: Measured, found: Restored) -> None:
+        """All files and the metrics of one image."""
+        name, samples = job.entry.name, found.samples
+        best = int(np.argmin(found.residuals))
+        estimate = samples.mean(0) if self._combine == "mean" else samples[best]
         data.save_image(self.folder / "restored" / f"{name}.png", estimate)
-        data.save_image(self.folder / "measurement" / f"{name}.png", job.measurement)
+        self._write_measurement(job)
         save_operator(self.folder / "operator", name, job.operator)
+        if found.kernel is not None:
+            save_kernel(self.folder / "kernel", name, found.kernel)
         if len(samples) > 1:
             for i, sample in enumerate(samples):
                 data.save_image(self.folder / "samples" / f"{name}_{i:02d}.png", sample)
             data.save_image(self.folder / "deviation" / f"{name}.png", 4 * samples.std(0, ddof=1) - 1)
-        row = dict.fromkeys(COLUMNS, "") | {"image": name, "seconds": seconds}
-        row["network_evaluations"] = evaluations
+        with self._residuals.open("a", newline="") as file:
+            for i, residual in enumerate(found.residuals):
+                chosen = "yes" if self._combine == "mean" or i == best else "no"
+                csv.writer(file).writerow([name, i, f"{residual:.6g}", chosen])
+        row = dict.fromkeys(self._columns, "") | {"image": name, "seconds": found.seconds}
+        row["network_evaluations"] = found.evaluations
         if job.truth is not None:
             data.save_image(self.folder / "truth" / f"{name}.png", job.truth)
-            shown = upsample(job.measurement, job.entry.shape, job.factor)
-            for suffix, picture in (("_measurement", shown), ("", estimate)):
-                row["psnr" + suffix] = metrics.psnr(job.truth, picture)
-                row["ssim" + suffix] = metrics.ssim(job.truth, picture)
+            row |= self._quality(job, estimate, found.kernel)
         self._add(row)
 
+    def _write_measurement(self, job: Measured) -> None:
+        """As a picture, of measurements that are none on a logarithmic scale; those as an array too."""
+        path, y = self.folder / "measurement" / f"{job.entry.name}.png", job.measurement
+        if not self._task.picture:
+            level = np.log(np.maximum(np.abs(y), 1e-3))
+            data.save_image(path, 2 * (level - level.min()) / max(np.ptp(level), 1e-6) - 1)
+            np.save(path.with_suffix(".npy"), y)
+            return
+        data.save_image(path, y)
+
+    def _quality(self, job: Measured, estimate: np.ndarray, kernel: np.ndarray | None) -> dict:
+        """The metrics of one image whose truth is known."""
+        row = {"psnr": metrics.psnr(job.truth, estimate), "ssim": metrics.ssim(job.truth, estimate)}
+        if self._task.picture:
+            shown = upsample(job.measurement, job.entry.shape, job.factor)
+            row["psnr_measurement"] = metrics.psnr(job.truth, shown)
+            row["ssim_measurement"] = metrics.ssim(job.truth, shown)
+        if "psnr_aligned" in self._columns:
+            freedom = operators.aligned if not self._task.picture else operators.shifted
+            estimate = freedom(estimate, job.truth)
+            data.save_image(self.folder / "aligned" / f"{job.entry.name}.png", estimate)
+            row["psnr_aligned"] = metrics.psnr(job.truth, estimate)
+            row["ssim_aligned"] = metrics.ssim(job.truth, estimate)
+        if kernel is not None:
+            row["kernel_mse"] = metrics.kernel_mse(operators.kernel_of(job.operator), kernel)
+        return row
+
     def _add(self, row: dict) -> None:
-        row = {c: f"{v:.4f}" if isinstance(v := row[c], float) else str(v) for c in COLUMNS}
+        row = {c: f"{v:.4f}" if isinstance(v := row[c], float) else str(v) for c in self._columns}
         self.rows.append(row)
         with self._metrics.open("a", newline="") as file:
-            csv.DictWriter(file, COLUMNS).writerow(row)
+            csv.DictWriter(file, self._columns).writerow(row)
 
     def means(self) -> dict[str, float]:
         """The mean of each metric over the images that have it (infinite PSNR counts not)."""
-        table = {c: [float(r[c]) for r in self.rows if r[c]] for c in COLUMNS[1:]}
+        table = {c: [float(r[c]) for r in self.rows if r[c]] for c in self._columns[1:]}
         finite = {c: [v for v in values if math.isfinite(v)] for c, values in table.items()}
         return {c: float(np.mean(values)) for c, values in finite.items() if values}
 
@@ -112,14 +182,19 @@ class Results:
             self._grid(names)
 
     def _grid(self, names: list[str]) -> None:
-        """Truth, measurement, restoration and, where there are several, the first sample."""
-        files = {"truth": "{}", "measurement": "{}", "restored": "{}", "samples": "{}_00"}
+        """Truth, measurement, restoration and what else there is of each image, side by side."""
+        files = {"truth": "{}", "measurement": "{}", "restored": "{}", "aligned": "{}", "samples": "{}_00"}
+        files |= {"operator": "{}", "kernel": "{}"} if self._task.blind else {}
         files = {k: f for k, f in files.items() if (self.folder / k / f"{f.format(names[0])}.png").exists()}
-        kinds = ["one sample" if k == "samples" else k for k in files]
+        titles = {"samples": "one sample", "operator": "its kernel", "kernel": "kernel found"}
+        kinds = [titles.get(k, k) for k in files]
         blocks = math.ceil(len(names) / 8)
         rows = [[] for _ in range(math.ceil(len(names) / blocks))]
         for i, name in enumerate(names):
-            rows[i // blocks] += [self._read(kind, form.format(name)) for kind, form in files.items()]
+            images = [self._read(kind, form.format(name)) for kind, form in files.items()]
+            side = max(image.shape[0] for image in images)
+            # Kernels are magnified by repetition, to be seen beside their image.
+            rows[i // blocks] += [np.kron(x, np.ones((max(1, side // x.shape[0]),) * 2 + (1,))) for x in images]
         side = max(max(image.shape[:2]) for row in rows for image in row)
         plots.save_grid(self.folder / "grid.png", rows, kinds * blocks, scale=max(1, 128 // side))
 

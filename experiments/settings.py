@@ -6,7 +6,11 @@ from cvsa_jax import operators
 
 
 class Preset(NamedTuple):
-    """How a task is restored: names for `restore`, reverse steps, corrections of each, posterior samples averaged."""
+    """How a task is restored: names for `restore`, reverse steps, corrections of each, posterior samples.
+
+    combine: 'mean' of the samples, or the one with the smallest 'residual'. start: 'noise', or the 'guess' of
+    the operator; for blind tasks, of a search for the kernel. t_start: first time of the grid.
+    """
 
     sampler: str = "ancestral"
     guidance: str = "spectral_covariance"
@@ -14,17 +18,28 @@ class Preset(NamedTuple):
     num_steps: int = 25
     num_corrections: int = 0
     num_samples: int = 4
+    combine: str = "mean"
+    start: str = "noise"
+    t_start: float = 1.0
 
 
 # What a hole is filled with must fit its border: without corrections a seam shows, with seven at
 # each noise level it is gone, and a white covariance then serves best. Scattered pixels and blur
 # are better off with more samples. Plain noise leaves no difference, so it takes the cheapest.
 _HOLE = Preset(guidance="covariance", num_corrections=7, num_samples=2)
+_BLIND = Preset(start="guess")
 PRESETS: dict[str, Preset] = {task: Preset() for task in operators.TASKS} | {
     "denoise": Preset(guidance="covariance"),
     "box_inpaint": _HOLE,
     "mask_inpaint": _HOLE,
+    "blind_gaussian_deblur": _BLIND,
+    "blind_motion_deblur": _BLIND,
 }
+
+
+def preset_of(task: str) -> Preset:
+    """The preset of a task; several joined by '+' have the default one."""
+    return PRESETS.get(task, Preset())
 
 
 def fill(task: str, flag_values) -> None:
@@ -34,16 +49,26 @@ def fill(task: str, flag_values) -> None:
     """
     if flag_values["sampler"].value is not None and flag_values["num_corrections"].value is None:
         flag_values["num_corrections"].value = 0
-    for name, value in PRESETS[task]._asdict().items():
+    for name, value in preset_of(task)._asdict().items():
         if flag_values[name].value is None:
             flag_values[name].value = value
 
 
 def listing() -> str:
-    """A line for each task: its summary and its preset."""
-    lines = [f"{'task':16} {'degradation':36} sampler, guidance, time grid, steps x (1 + corrections) x samples"]
+    """A line for each task: its summary, its operator's settings and its preset."""
+    header = (
+        "task",
+        "degradation",
+        "operator",
+        "sampler, guidance, time grid",
+        "start",
+        "steps x (1 + corrections) x samples",
+    )
+    rows = [header]
     for name, task in operators.TASKS.items():
         p = PRESETS[name]
-        work = f"{p.num_steps} x {1 + p.num_corrections} x {p.num_samples}"
-        lines.append(f"{name:16} {task.summary:36} {p.sampler}, {p.guidance}, {p.time_grid}, {work}")
-    return "\n".join(lines)
+        start = p.start if p.t_start == 1 else f"{p.start} at t = {p.t_start:g}"
+        work = f"{p.num_steps} x {1 + p.num_corrections} x {p.num_samples}, {p.combine}"
+        rows.append((name, task.summary, task.settings, f"{p.sampler}, {p.guidance}, {p.time_grid}", start, work))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)

@@ -1,6 +1,7 @@
-"""Train a prior on a folder of images.
+"""Train a prior on a folder of images, or on blur kernels that are drawn while it runs.
 
     python -m experiments.train --data=FOLDER --output=runs/mine
+    python -m experiments.train --data=kernels --image_size=16 --output=runs/kernels
 
 A run that was killed goes on where its last checkpoint stands when the same command is
 given again: optimiser, moving average, data position and random key. The finished prior
@@ -11,6 +12,8 @@ import csv
 import math
 import pathlib
 import time
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +27,10 @@ from cvsa_jax.diffusion import time_grid
 from cvsa_jax.samplers.unconditional import sample_prior
 from experiments import common
 
-flags.DEFINE_string("data", None, "Folder of images of any size; subfolders are searched.", required=True)
+flags.DEFINE_string(
+    "data", None, "Folder of images of any size (subfolders are searched), or `kernels`: motion and Gaussian blur.",
+    required=True,
+)  # fmt: skip
 flags.DEFINE_string("output", None, "Folder of the run.", required=True)
 flags.DEFINE_enum("parameterization", "denoiser", list(networks.PARAMETERIZATIONS), "What is trained.")
 flags.DEFINE_enum(
@@ -32,7 +38,7 @@ flags.DEFINE_enum(
     "Denoiser: scale each frequency by the data's spectrum, or all alike as EDM does.",
 )  # fmt: skip
 flags.DEFINE_integer("image_size", 64, "Side of the training images.")
-flags.DEFINE_integer("image_channels", 3, "3 for colour, 1 for grey.")
+flags.DEFINE_integer("image_channels", None, "3 for colour, 1 for grey; by default 3, and 1 for kernels.")
 flags.DEFINE_list("channels", ["48", "96", "192"], "Features of each level of the U-Net.")
 flags.DEFINE_list("encoder_blocks", ["1", "1", "2"], "Residual blocks of each level on the way down.")
 flags.DEFINE_list("decoder_blocks", ["1", "1", "2"], "Residual blocks of each level on the way up.")
@@ -52,20 +58,62 @@ common.define_diffusion_flags()
 FLAGS = flags.FLAGS
 
 SPECTRUM_IMAGES = 1024
+KERNELS = "kernels"
 # What may differ between a run and its continuation.
 FREE_SETTINGS = ("data", "output", "log_every", "save_every", "sample_every")
 
 
-def network_spec(files: list) -> networks.NetworkSpec:
-    """The network that the flags describe, with the spectrum of some of the files."""
+class Source(NamedTuple):
+    """Where the images come from.
+
+    some: (N, H, W, C), for the spectrum. validation: held out. batches: () -> endless iterator.
+    facts: for the record of the run.
+    """
+
+    some: np.ndarray
+    validation: np.ndarray
+    batches: Callable
+    facts: dict
+
+
+def open_source() -> Source:
+    """The source that --data names."""
+    size, count, batch_size = FLAGS.image_size, FLAGS.num_validation, FLAGS.batch_size
+    if FLAGS.data == KERNELS:
+        if FLAGS.image_channels != 1:
+            raise ValueError(f"kernels have one channel, but --image_channels={FLAGS.image_channels}")
+        return Source(
+            data.draw_kernels(SPECTRUM_IMAGES, size, FLAGS.seed + 1),
+            data.draw_kernels(count, size, FLAGS.seed),
+            lambda: data.kernel_batches(size, batch_size, FLAGS.seed),
+            {"kernels_held_out": count},
+        )
+    files = data.list_images(FLAGS.data)
+    train_files, validation_files = data.split_validation(files, count)
+    if len(train_files) < batch_size:
+        raise ValueError(f"--batch_size={batch_size}, but only {len(train_files)} training images")
+    channels = FLAGS.image_channels
+    return Source(
+        data.load_squares(train_files[:: -(-len(train_files) // SPECTRUM_IMAGES)], size, channels),
+        data.load_squares(validation_files, size, channels),
+        lambda: data.training_batches(train_files, size, channels, batch_size, FLAGS.seed),
+        {"images_in_folder": len(files), "images_held_out": count},
+    )
+
+
+def network_options() -> dict:
+    """The U-Net's shape from the flags."""
     levels = {name: tuple(map(int, FLAGS[name].value)) for name in ("channels", "encoder_blocks", "decoder_blocks")}
     if len({len(v) for v in levels.values()}) != 1:
         raise ValueError("--channels, --encoder_blocks and --decoder_blocks must have the same length")
-    options = levels | {"patch": FLAGS.patch, "attention": FLAGS.attention}
+    return levels | {"patch": FLAGS.patch, "attention": FLAGS.attention}
+
+
+def network_spec(options: dict, some: np.ndarray) -> networks.NetworkSpec:
+    """The network that the flags describe, with the spectrum of some of the images."""
     spectrum = None
     if FLAGS.parameterization == "denoiser" and FLAGS.preconditioning == "spectral":
-        some = files[:: -(-len(files) // SPECTRUM_IMAGES)]
-        spectrum = spectral.estimate_spectrum(data.load_squares(some, FLAGS.image_size, FLAGS.image_channels))
+        spectrum = spectral.estimate_spectrum(some)
     return networks.NetworkSpec(
         spectrum=spectrum,
         parameterization=FLAGS.parameterization,
@@ -126,19 +174,18 @@ def evaluate(spec, state, validation, folder: pathlib.Path, record: dict, num_sa
 
 
 def main() -> None:
+    if FLAGS.image_channels is None:
+        FLAGS.image_channels = 1 if FLAGS.data == KERNELS else 3
     settings = common.flag_values()
     folder = pathlib.Path(FLAGS.output)
     with common.user_errors():
-        files = data.list_images(FLAGS.data)
-        train_files, validation_files = data.split_validation(files, FLAGS.num_validation)
-        spec = network_spec(train_files)
+        options = network_options()
         if FLAGS.batch_size % jax.local_device_count():
             raise ValueError(f"--batch_size must be a multiple of the {jax.local_device_count()} devices")
-        if len(train_files) < FLAGS.batch_size:
-            raise ValueError(f"--batch_size={FLAGS.batch_size}, but only {len(train_files)} training images")
         if not 0 <= FLAGS.warmup_steps < FLAGS.num_steps:
             raise ValueError("need 0 <= --warmup_steps < --num_steps")
-        validation = data.load_squares(validation_files, spec.image_size, spec.image_channels)
+        source = open_source()
+        spec, validation = network_spec(options, source.some), source.validation
         store = checkpoints.TrainingCheckpoints(folder / "checkpoints")
         if store.latest_step is not None:
             check_settings(store, settings)
@@ -148,8 +195,7 @@ def main() -> None:
     split = NamedSharding(mesh, PartitionSpec("data"))
     optimizer = training.make_optimizer(FLAGS.learning_rate, FLAGS.warmup_steps, FLAGS.num_steps)
     init = jax.jit(lambda: training.init_state(spec, optimizer, FLAGS.seed), out_shardings=replicated)
-    batches = data.training_batches(train_files, spec.image_size, spec.image_channels, FLAGS.batch_size, FLAGS.seed)
-    state = init()
+    batches, state = source.batches(), init()
     if store.latest_step is not None:
         state, data_state = store.restore(state)
         batches.set_state(data_state)
@@ -176,9 +222,7 @@ def main() -> None:
         if step % FLAGS.save_every == 0 or step == FLAGS.num_steps:
             store.save(step, state, batches.get_state(), settings)
         if step % FLAGS.sample_every == 0 or step == FLAGS.num_steps:
-            record = {
-                "images_in_folder": len(files),
-                "images_held_out": len(validation),
+            record = source.facts | {
                 "images_seen": step * FLAGS.batch_size,
                 "versions": common.versions(),
                 "settings": {k: v for k, v in settings.items() if k not in FREE_SETTINGS},

@@ -6,8 +6,9 @@ import pytest
 from conftest import ROOT
 
 ORDER = [
-    "version", "types", "diffusion", "spectral", "priors", "operators", "samplers", "guidance", "baselines", "restore",
-    "models", "networks", "sharding", "batch", "data", "metrics", "plots", "training", "checkpoints",
+    "version", "types", "noise", "diffusion", "spectral", "priors", "operators", "samplers", "guidance", "baselines",
+    "restore", "blind", "models", "networks", "sharding", "data", "metrics", "evidence", "kernel_search", "batch",
+    "plots", "training", "checkpoints",
 ]  # fmt: skip
 
 

@@ -269,7 +269,7 @@ def test_posterior_benchmark_writes_its_tables_and_goes_on(run_program, tmp_path
     [
         (["--task=sr4", "--input=no/such/file.png", "--output=OUT"], "no such file or folder"),
         (["--task=sr4", "--input=BROKEN", "--output=OUT"], "cannot read"),
-        (["--task=checkout", "--input=IMAGE", "--output=OUT"], "should be one of"),
+        (["--task=deblur", "--input=IMAGE", "--output=OUT"], "task must be one of"),
         (["--task=sr4", "--input=IMAGE", "--output=OUT", "--step=5"], "Unknown command line flag 'step'"),
         (["--task=sr4", "--input=IMAGE", "--output=OUT", "extra"], "unexpected argument"),
         (["--task=sr4", "--input=IMAGE"], "--output is required"),

@@ -1,0 +1,115 @@
+"""How well a blur kernel explains a measurement, with the image integrated out.
+
+The image is Gaussian given what is known of it and its frequencies are independent, so that
+-log p(y | k) is a sum over frequencies of r/P + log P, r the power of what is left to explain and
+P = sigma^2 + |K|^2 V the one to expect (Whittle's likelihood).
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cvsa_jax import spectral
+from cvsa_jax.operators.convolution import Convolution
+from cvsa_jax.priors import Prior, coefficients
+from cvsa_jax.samplers.base import to_device
+
+# How much photographs differ in the level (log) and the slope (power of frequency) of their spectrum.
+LEVELS, LEVEL_STD = (-1.5, -0.75, 0.0, 0.75, 1.5), 0.8
+SLOPES, SLOPE_STD = (-0.8, -0.4, 0.0, 0.4, 0.8), 0.4
+JUDGED_NOISES = (0.2, 0.3, 0.45)
+NUM_JUDGED = 2
+
+
+def fourier_spectrum(spectrum: spectral.Spectrum, height: int, width: int, channels: int) -> np.ndarray:
+    """The spectrum's variances on the grid of `rfft2`, (H, W // 2 + 1, C), in `colour_matrix` channels.
+
+    A grey image is the mean of three channels: its variance is a third of the light's.
+    """
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
+    level = np.log(np.maximum(frequency, spectral.KNOTS[0]))
+    table = np.log(np.array(spectrum.variance))
+    variance = np.exp(np.stack([np.interp(level, np.log(spectral.KNOTS), row) for row in table], -1))
+    return variance[..., :1] / 3 if channels == 1 and len(table) == 3 else variance
+
+
+class _Whittle(NamedTuple):
+    """y's side of the likelihood. window: (H, W, 1), of mean square one. weights: how often a frequency counts."""
+
+    window: np.ndarray
+    weights: np.ndarray
+
+    def power(self, r: jax.Array) -> jax.Array:
+        """The windowed power spectrum of r in `colour_matrix` channels."""
+        colours = jnp.asarray(spectral.colour_matrix(r.shape[-1]), r.dtype)
+        z = jnp.fft.rfft2(jnp.einsum("dc,hwc->hwd", colours, r) * self.window, axes=(0, 1))
+        return (z.real**2 + z.imag**2) / (r.shape[0] * r.shape[1])
+
+    def cost(self, power: jax.Array, variance: jax.Array) -> jax.Array:
+        """-log likelihood, up to a number."""
+        return jnp.sum(self.weights * (power / variance + jnp.log(variance))) / 2
+
+
+def _whittle(height: int, width: int) -> _Whittle:
+    rows, columns = (np.sin(np.pi * (np.arange(n) + 0.5) / n) for n in (height, width))
+    weights = np.full((height, width // 2 + 1, 1), 2.0)
+    weights[:, 0] = 1
+    weights[:, -1] = 2 if width % 2 else 1
+    weights[0, 0] = 0  # the mean tells nothing of the kernel
+    return _Whittle((2 * rows[:, None] * columns)[..., None].astype(np.float32), weights.astype(np.float32))
+
+
+def _gain(kernel: jax.Array, shape: tuple[int, int]) -> jax.Array:
+    """|K|^2 on the grid of `rfft2`, (H, W // 2 + 1, 1)."""
+    z = Convolution(kernel).spectrum(shape)
+    return (z.real**2 + z.imag**2)[..., None]
+
+
+def first_evidence(measurement: jax.Array, kernels: jax.Array, spectrum, noise_variance: float) -> jax.Array:
+    """-log p(y | k) of each kernel for an image of which only the spectrum is known, (count,).
+
+    The spectrum's level and slope are the image's own: their plausible values are summed over.
+    It knows |K| alone, and cannot tell a kernel from the same turned by 180 degrees.
+    """
+    height, width, channels = measurement.shape
+    whittle = _whittle(height, width)
+    power = whittle.power(measurement)
+    variance = fourier_spectrum(spectrum, height, width, channels)
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
+    relative = np.maximum(frequency, 1 / 64)[..., None] / 0.12
+    pairs = [(level, slope) for level in LEVELS for slope in SLOPES]
+    shapes = jnp.asarray(np.stack([np.exp(a) * relative**b for a, b in pairs]), power.dtype)
+    unlikely = np.array([(a / LEVEL_STD) ** 2 / 2 + (b / SLOPE_STD) ** 2 / 2 for a, b in pairs])
+
+    def cost(kernel):
+        expected = _gain(kernel, (height, width)) * jnp.asarray(variance, power.dtype)
+        each = jax.lax.map(lambda shape: whittle.cost(power, noise_variance + expected * shape), shapes)
+        return -jax.nn.logsumexp(-(each + jnp.asarray(unlikely, each.dtype)))
+
+    return jax.lax.map(cost, kernels, batch_size=64)
+
+
+def evidence(key, measurement, image, kernel, prior: Prior, crop: Callable, noise_variance: float) -> jax.Array:
+    """-log p(y | k, what the image's own noised versions tell of it), the mean over JUDGED_NOISES.
+
+    At each noise s the image's mean is E[x_0 | x + s e] and its spectrum what that leaves open,
+    so that fine detail, which a wrong kernel has put there, does not speak for it.
+    """
+    height, width, channels = measurement.shape
+    whittle, total = _whittle(height, width), 0.0
+    variance = jnp.asarray(fourier_spectrum(prior.spectrum, height, width, channels), image.dtype)
+    gain = _gain(kernel, (height, width))
+    row = jax.tree.map(to_device, coefficients(prior.cld, 0.5))
+    for number, s in enumerate(JUDGED_NOISES):
+        left = variance * s**2 / (variance + s**2)
+        left = left * prior.error_variance(jnp.asarray(s)) / jnp.mean(left)
+        c = row._replace(mean_x=1.0, mean_v=0.0, noise=jnp.asarray(s, image.dtype), time=jnp.zeros(()))
+        for turn in range(NUM_JUDGED):
+            noise = jax.random.normal(jax.random.fold_in(key, NUM_JUDGED * number + turn), image.shape)
+            mean = crop(prior.mean(image + s * noise, jnp.zeros_like(image), c))
+            power = whittle.power(measurement - Convolution(kernel)(mean))
+            total = total + whittle.cost(power, noise_variance + gain * left)
+    return total / (len(JUDGED_NOISES) * NUM_JUDGED)

@@ -1,0 +1,184 @@
+"""The kernel of a blind task: many guesses, refined by joint chains, judged by their evidence.
+
+A single joint chain of image and kernel mostly ends in a kernel that is too narrow: at high noise
+the mean image is smooth, a narrow kernel explains it, and image and kernel then agree on a blurred
+picture. What tells kernels apart is the evidence, p(y | k) with the image integrated out, whose
+determinant a chain's gradient lacks.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cvsa_jax.blind import BlindConvolution, Layout, PairPrior, blind_sampler
+from cvsa_jax.evidence import JUDGED_NOISES, NUM_JUDGED, evidence, first_evidence
+from cvsa_jax.metrics import kernel_mse
+from cvsa_jax.operators.base import Identity, View, conjugate_gradients
+from cvsa_jax.operators.convolution import Convolution
+from cvsa_jax.operators.kernels import centred, draw_kernel, image_to_kernel, kernel_to_image
+from cvsa_jax.priors import Prior
+from cvsa_jax.restore import run_steps
+from cvsa_jax.samplers.base import diffuse
+
+DISTINCT = 0.004
+
+
+class SearchSettings(NamedTuple):
+    """How the kernel is searched for.
+
+    bank_size: kernels drawn from the generator, as first guesses. num_guesses: of them that are
+    refined, each also turned by 180 degrees, which the first evidence cannot tell apart. noises:
+    effective noise that each round's chains start from. num_steps: of each chain. num_kept: of a
+    round's chains, from which the next round's start.
+    """
+
+    bank_size: int = 4096
+    num_guesses: int = 8
+    noises: tuple[float, ...] = (1.5, 1.0, 0.5)
+    num_steps: int = 25
+    num_kept: int = 4
+
+    @property
+    def num_rounds(self) -> int:
+        """Rounds of refinement."""
+        return len(self.noises)
+
+    @property
+    def num_evaluations(self) -> int:
+        """Network evaluations of one image, at most."""
+        judged = len(JUDGED_NOISES) * NUM_JUDGED
+        return len(self.noises) * 2 * self.num_guesses * (self.num_steps + judged)
+
+
+DEFAULT_SEARCH = SearchSettings()
+
+
+def kernel_bank(count: int, size: int, seed: int = 0) -> np.ndarray:
+    """Kernels of `draw_kernel`, (count, size, size)."""
+    generator = np.random.default_rng(seed)
+    return np.stack([draw_kernel(generator, size) for _ in range(count)]).astype(np.float32)
+
+
+def wiener(measurement: jax.Array, operator: Convolution, view: View, canvas, prior: Prior, noise_variance: float):
+    """The Gaussian posterior mean of the image under the prior's spectrum, on the canvas."""
+    spread, forward = prior.error_covariance(jnp.asarray(1e3), canvas), lambda x: operator(view.crop(x))
+    transpose = jax.linear_transpose(forward, jax.ShapeDtypeStruct(canvas, measurement.dtype))
+
+    def gram(w):
+        return noise_variance * w + forward(spread(transpose(w)[0]))
+
+    w = conjugate_gradients(gram, measurement, lambda r: operator.solve_gram(r, noise_variance, 0.25), 12)
+    return spread(transpose(w)[0])
+
+
+class KernelSearch:
+    """Finds the kernel of one measurement after the other; compiled once for a shape.
+
+    Args:
+      prior: of images, with a spectrum. kernel_prior: of kernels. stride, channels: of the image prior.
+      kernel_side: of the kernel's image.
+      noise_std: of the measurement.
+      settings: see `SearchSettings`.
+      boundary: of the blur.
+
+    Raises:
+      ValueError: if the prior has no spectrum.
+    """
+
+    def __init__(
+        self, prior: Prior, kernel_prior: Prior, stride: int, channels: int, kernel_side: int, noise_std: float,
+        settings: SearchSettings = DEFAULT_SEARCH, boundary: str = "reflect",
+    ):  # fmt: skip
+        if prior.spectrum is None:
+            raise ValueError("the kernel search needs a prior that knows its data's spectrum; start from noise instead")
+        self._priors, self._stride, self._channels = (prior, kernel_prior), stride, channels
+        self._side, self._variance, self.settings, self._boundary = kernel_side, noise_std**2, settings, boundary
+        size = kernel_side - (kernel_side + 1) % 2
+        self._bank = kernel_bank(settings.bank_size, size)
+        self._first = jax.jit(lambda y, bank: first_evidence(y, bank, prior.spectrum, self._variance))
+        self._compiled: dict = {}
+
+    def guesses(self, measurement: np.ndarray) -> np.ndarray:
+        """The kernels of the bank with the largest evidence, no two alike, each followed by itself turned."""
+        order, chosen = np.argsort(np.asarray(self._first(jnp.asarray(measurement), jnp.asarray(self._bank)))), []
+        for index in order:
+            kernel = self._bank[index]
+            near = (min(kernel_mse(kernel, c), kernel_mse(kernel[::-1, ::-1], c)) for c in chosen)
+            if all(distance > DISTINCT for distance in near):
+                chosen.append(kernel)
+            if len(chosen) == self.settings.num_guesses:
+                break
+        while len(chosen) < self.settings.num_guesses:
+            chosen.append(chosen[0])
+        return np.stack([k for kernel in chosen for k in (kernel, kernel[::-1, ::-1])])
+
+    def _round(self, keys, y, kernels, images, canvas, noise, priors):
+        """(images, kernel images, costs) of the joint chains that start from kernels (and images, if there are)."""
+        prior, kernel_prior = priors
+        view = View(Identity(), *y.shape[:2], y.shape[-1] == 1 and self._channels != 1)
+        pair = PairPrior(prior, kernel_prior, Layout(canvas, self._side))
+        time = float(prior.cld.time_of_noise(np.array(noise)))
+        chain = blind_sampler(
+            y, view.replace(operator=BlindConvolution(self._boundary)), pair, noise_std=self._variance**0.5,
+            num_steps=self.settings.num_steps, t_start=time,
+        )  # fmt: skip
+
+        @jax.vmap
+        def refine(key, kernel, image):
+            image_key, kernel_key, init_key, judge_key = jax.random.split(key, 4)
+            if image is None:
+                weights = image_to_kernel(kernel)
+                image = wiener(y, Convolution(weights, self._boundary), view, canvas, prior, self._variance)
+            x, v = diffuse(prior.cld, time, image, image_key)
+            k, kernel_v = diffuse(prior.cld, time, kernel, kernel_key)
+            state = chain.init(init_key, canvas)._replace(x=x, v=v, k=k, kernel_v=kernel_v)
+            last = run_steps(chain, state, 0, self.settings.num_steps)[0]
+            cost = evidence(judge_key, y, last.x, image_to_kernel(last.k), prior, view.crop, self._variance)
+            return last.x, last.k, cost
+
+        return refine(keys, kernels, images)
+
+    def _program(self, index: int, canvas, *args):
+        """The compiled program of a round."""
+        name = (index, canvas, str(jax.tree.map(jnp.shape, args)))
+        if name not in self._compiled:
+            noise = self.settings.noises[index]
+            self._compiled[name] = jax.jit(lambda *a: self._round(*a[:4], canvas, noise, a[4])).lower(*args).compile()
+        return self._compiled[name]
+
+    def _canvas(self, shape) -> tuple[int, int, int]:
+        up = lambda n: -(-n // self._stride) * self._stride  # noqa: E731
+        return up(shape[0]), up(shape[1]), self._channels
+
+    def prepare(self, shape: tuple[int, int, int]) -> None:
+        """Compile for measurements of that shape, so that no measurement's time holds it."""
+        canvas, count = self._canvas(shape), 2 * self.settings.num_guesses
+        keys, y = jax.random.split(jax.random.key(0), count), jnp.zeros(shape)
+        kernels, images = jnp.zeros((count, self._side, self._side, 1)), None
+        for index in range(self.settings.num_rounds):
+            self._program(index, canvas, keys, y, kernels, images, self._priors)
+            images = jnp.zeros((count, *canvas))
+
+    def __call__(self, key: jax.Array, measurement: np.ndarray, progress: Callable[[int], None] = lambda _: None):
+        """The kernel (K, K) with the largest evidence, sum 1, its centre of mass nearest the middle.
+
+        Args:
+          key: PRNG key. measurement: (H, W, C). progress: called with the number of rounds just done.
+        """
+        canvas, guesses = self._canvas(measurement.shape), self.guesses(measurement)
+        kernels = jnp.asarray(np.stack([kernel_to_image(g, self._side) for g in guesses]), jnp.float32)
+        y, images, found = jnp.asarray(measurement), None, []
+        for index in range(self.settings.num_rounds):
+            keys = jax.random.split(jax.random.fold_in(key, index), len(guesses))
+            args = keys, y, kernels, images, self._priors
+            x, k, cost = self._program(index, canvas, *args)(*args)
+            cost = np.where(np.isfinite(cost), np.asarray(cost), np.inf)
+            found.append((np.asarray(k), cost))
+            picked = np.resize(np.argsort(cost)[: self.settings.num_kept], len(guesses))
+            kernels, images = k[picked], x[picked]
+            progress(1)
+        kernels, costs = (np.concatenate(part) for part in zip(*found, strict=True))
+        return centred(np.asarray(image_to_kernel(jnp.asarray(kernels[np.argmin(costs)])), np.float64))
