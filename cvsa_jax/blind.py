@@ -92,6 +92,9 @@ class PairPrior:
 
         return apply
 
+    def error_gain(self, noise: jax.Array, _) -> None:
+        """Not known of the pair as a whole."""
+
 
 @flax.struct.dataclass
 class _Packed:

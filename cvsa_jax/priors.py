@@ -113,10 +113,20 @@ class Prior:
         """
         if self.spectrum is None:
             return None
+        error = self._error_spectrum(noise, image_shape)
+        return lambda x: spectral.backward(error * spectral.forward(x))
+
+    def error_gain(self, noise: jax.Array, image_shape: tuple[int, ...]) -> Callable | None:
+        """n -> the function S (S + n I)^-1 of an image, S = `error_covariance`; None if that is."""
+        if self.spectrum is None:
+            return None
+        error = self._error_spectrum(noise, image_shape)
+        return lambda n: lambda x: spectral.backward(error / (error + n) * spectral.forward(x))
+
+    def _error_spectrum(self, noise, image_shape):
         variance = jnp.asarray(self.spectrum.grid(*image_shape[:2]), jnp.result_type(float))
         error = variance * noise**2 / (variance + noise**2)
-        error = error * (self.error_variance(noise) / jnp.mean(error))
-        return lambda x: spectral.backward(error * spectral.forward(x))
+        return error * (self.error_variance(noise) / jnp.mean(error))
 
 
 def velocity_score(mean: jax.Array, x: jax.Array, v: jax.Array, c: Coefficients) -> jax.Array:

@@ -76,10 +76,16 @@ class Denoiser(Protocol):
 class Operator(Protocol):
     """A measurement x -> H(x): any JAX function of one image.
 
-    It may offer `solve_gram(r, noise_variance, prior_variance)`, the exact
-    (noise_variance I + prior_variance H H')^-1 r, without which conjugate gradients serve;
-    `restrict(y)`, which sets what carries no data to zero; `measure(x)`, what is measured in truth where
-    H(x) is a smooth stand-in for it; `first_guess(y, key)`, an image to begin with.
+    It may offer
+
+    - `solve_gram(r, noise_variance, prior_variance)`, the exact (noise_variance I + prior_variance H H')^-1 r,
+      without which conjugate gradients serve;
+    - `restrict(y)`, which sets what carries no data to zero;
+    - `measure(x)`, what is measured in truth where H(x) is a smooth stand-in for it;
+    - `first_guess(y, key)`, an image to begin with;
+    - `project(x, y)`, an image near x that measures y;
+    - `expected(x, std)`, the mean of H(x + std e) over e ~ N(0, I), which guidance takes for H at the
+      uncertainty of x_0hat: where H is flat, as beyond a clip, H itself has no gradient.
     """
 
     def __call__(self, x: jax.Array) -> jax.Array: ...

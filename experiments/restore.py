@@ -17,7 +17,7 @@ from absl import flags
 from tqdm import tqdm
 
 from cvsa_jax import batch, checkpoints, guidance, noise, operators, samplers
-from cvsa_jax.diffusion import SMALLEST_TIME, TIME_GRIDS
+from cvsa_jax.diffusion import TIME_GRIDS
 from cvsa_jax.restore import STARTS
 from experiments import blind, common, inputs, outputs, settings
 
@@ -53,7 +53,7 @@ flags.DEFINE_enum(
 flags.DEFINE_enum(
     "combine", None, ["mean", "residual"], "The restoration: the samples' mean, or that of least residual."
 )
-flags.DEFINE_float("t_end", SMALLEST_TIME, "Last time at which the network is asked.")
+flags.DEFINE_float("t_end", None, "Last time at which the network is asked.")
 flags.DEFINE_integer("seed", 0, "Seed of masks, kernels, noise and samples.")
 flags.DEFINE_integer("batch_size", 16, "Samples restored together.", lower_bound=1)
 flags.DEFINE_integer("num_samples", None, "Posterior samples (or starts) per image; see --combine.", lower_bound=1)

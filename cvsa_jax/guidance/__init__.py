@@ -19,12 +19,16 @@ from cvsa_jax.guidance.covariance import (
     spectral_covariance,
 )
 from cvsa_jax.guidance.plug_in import normalized_plug_in, plug_in, printed_plug_in
+from cvsa_jax.guidance.projection import projection
 from cvsa_jax.noise import NoiseModel, as_noise
 from cvsa_jax.operators.base import restrict
 from cvsa_jax.priors import Prior, coefficients
 from cvsa_jax.samplers.base import to_device
 from cvsa_jax.types import ConditionalMean, Estimate, Info, Operator
 
+# The errors of x_0hat go together over areas, where they are larger than r_t says of the mean pixel:
+# clipped areas came to 23.8 dB at 1, 27.1 at 2 and 24.7 at 3.
+SPREAD = 2.0
 GUIDANCES: dict[str, Callable[[Problem], Solution]] = {
     "plug_in": plug_in,
     "printed_plug_in": printed_plug_in,
@@ -33,6 +37,7 @@ GUIDANCES: dict[str, Callable[[Problem], Solution]] = {
     "diagonal_covariance": diagonal_covariance,
     "spectral_covariance": spectral_covariance,
     "second_moment": second_moment,
+    "projection": projection,
 }
 
 
@@ -54,7 +59,8 @@ def conditional_mean(
 
     `steps` are the lengths of the steps taken from there, by which `plug_in` is kept stable.
     One `jax.vjp` of the network in v: its primal is x_0hat, its pullback the guidance. A
-    nonlinear H is replaced by its derivative at x_0hat (Gauss-Newton). The residual is the
+    nonlinear H is replaced by its derivative at x_0hat (Gauss-Newton), after averaging over what is not
+    known of x_0 where the operator can do that. The residual is the
     root mean square of one image's y - H(x_0hat). log_fit is -(<r, w> + log det)/2, that of
     y ~ N(H x_0hat, sigma^2 I + H C H'). sigma^2 is the noise's variance where H(x) = H(x_0hat), a
     number or one for each entry of y.
@@ -69,11 +75,13 @@ def conditional_mean(
     stiffness = to_device(2 * prior.cld.damping * prior.cld.beta * steps * table.data**2)
     table = jax.tree.map(to_device, table)
     measurement = restrict(operator, measurement)
+    model = getattr(operator, "expected", lambda image, _: operator(image))
 
     def mean(x, v, index, dual=None):
         c = jax.tree.map(lambda a: a[index], table)
         estimate, pullback = jax.vjp(lambda velocity: prior.mean(x, velocity, c), v)
-        predicted, forward = jax.linearize(operator, estimate)
+        spread = SPREAD * jnp.sqrt(prior.error_variance(c.noise))
+        predicted, forward = jax.linearize(lambda image: model(image, spread), estimate)
         backward = jax.linear_transpose(forward, estimate)
         r = measurement - predicted
         found = form(
@@ -91,6 +99,9 @@ def conditional_mean(
                 c.data,
                 stiffness[index],
                 prior.cld.mass,
+                estimate,
+                measurement,
+                prior.error_gain(c.noise, x.shape),
             )
         )
         fit = None

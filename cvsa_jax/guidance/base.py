@@ -16,7 +16,8 @@ class Problem(NamedTuple):
     x_0 given u_t. error_covariance: that covariance as a function, None if it is white.
     image_shape: of x_0. dual: the last step's w, None at a form that does not iterate.
     data: d_t. mass: M. stiffness: 2 G b h d_t^2, so that an explicit step by p of size C moves
-    x_0hat by stiffness C p.
+    x_0hat by stiffness C p. estimate: x_0hat. measurement: y. error_gain: n -> the function
+    S (S + n I)^-1 of an image, S the error_covariance; None if it is white.
     """
 
     operator: Operator
@@ -32,6 +33,9 @@ class Problem(NamedTuple):
     data: jax.Array
     stiffness: jax.Array
     mass: float
+    estimate: jax.Array
+    measurement: jax.Array
+    error_gain: Callable | None
 
 
 class Solution(NamedTuple):

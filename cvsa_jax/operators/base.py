@@ -134,6 +134,18 @@ class View:
     def __getattr__(self, name: str):
         if name in ("restrict", "first_guess"):
             return getattr(self.operator, name)
+        if name == "project":
+            project = getattr(self.operator, name)
+
+            def on_canvas(x, y):
+                seen = self.crop(x)
+                move = project(seen, y) - seen
+                return x.at[: self.height, : self.width].add(move)  # of grey ones, each channel alike
+
+            return on_canvas
+        if name == "expected":
+            expected = getattr(self.operator, name)
+            return lambda x, std: expected(self.crop(x), std)
         if name == "solve_gram":
             exact, channels = getattr(self.operator, name), 3 if self.grey else 1
             return lambda r, noise, prior: exact(r, noise, prior / channels)

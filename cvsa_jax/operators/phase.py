@@ -7,8 +7,9 @@ import numpy as np
 
 SMOOTHING = 1e-3
 FEEDBACK, SLACK = 0.9, 0.05
-ERROR_EVERY, ERROR_STEPS = 100, 10
-NUM_STARTS, NUM_ITERATIONS = 4, 600
+ERROR_STEPS = 10
+NUM_ITERATIONS = 600
+PROJECTION_STEPS = 31
 
 
 @flax.struct.dataclass
@@ -45,6 +46,24 @@ class FourierMagnitude:
         z = self.transform(x)
         return jnp.sqrt(z.real**2 + z.imag**2 + SMOOTHING**2)
 
+    def project(self, x: jax.Array, measurement: jax.Array) -> jax.Array:
+        """Near x, an image whose magnitudes are near y: PROJECTION_STEPS of x <- clip(P' F^-1(y z/|z|)), z = F P x.
+
+        The last one is not clipped. Each is the nearest image to all of the magnitudes at once with the
+        phases of the last, so that |y - |F P x|| never grows.
+
+        References: Gerchberg and Saxton (1972); Fienup (1982), error reduction.
+        """
+        magnitude = jnp.maximum(measurement, 0.0)
+
+        def nearest(x):
+            z = self.transform(x)
+            length = jnp.sqrt(z.real**2 + z.imag**2 + jnp.finfo(x.dtype).tiny)
+            return self.crop(self.inverse(magnitude * z / length))
+
+        x = jax.lax.fori_loop(0, PROJECTION_STEPS - 1, lambda _, x: jnp.clip(nearest(x), -1.0, 1.0), x)
+        return nearest(x)
+
     def first_guess(self, measurement: jax.Array, key: jax.Array) -> jax.Array:
         """Where to begin: `first_guess`."""
         return first_guess(self, measurement, key)
@@ -56,8 +75,7 @@ def hybrid_input_output(
     """Fienup's iteration for an image in [-1, 1] of known support; (H, W, C), padded (H', W', C).
 
     p = F^-1(y z/|z|), z = F x; where p is inside the support and the range x <- p, elsewhere
-    x <- x - FEEDBACK (p - clip(p)). Each ERROR_EVERY iterations end with ERROR_STEPS of error
-    reduction, x <- clip(p), which settle it.
+    x <- x - FEEDBACK (p - clip(p)). The last ERROR_STEPS, x <- clip(p), settle it.
 
     Args:
       operator: H. measurement: y. start: padded, where the iteration begins.
@@ -78,30 +96,28 @@ def hybrid_input_output(
         p = jnp.fft.ifft2(magnitude * z / length, axes=(0, 1), norm="ortho").real
         allowed = jnp.where(inside, jnp.clip(p, -1.0, 1.0), 0.0)
         feedback = jnp.where(inside & (jnp.abs(p) < 1 + SLACK), p, x - FEEDBACK * (p - allowed))
-        settle = (i % ERROR_EVERY >= ERROR_EVERY - ERROR_STEPS) | (i >= num_iterations - 5 * ERROR_STEPS)
+        settle = i >= num_iterations - ERROR_STEPS
         return jnp.where(settle, allowed, feedback)
 
     return jax.lax.fori_loop(0, num_iterations, step, start)
 
 
 def first_guess(operator: FourierMagnitude, measurement: jax.Array, key: jax.Array) -> jax.Array:
-    """An image (H, W, C) whose magnitudes are near y, from NUM_STARTS random beginnings.
+    """An image (H, W, C) whose magnitudes are near y, from a random beginning.
 
-    Each channel keeps the beginning that ends with the smallest residual; then every channel is
-    turned, or negated, so that it goes best with the first one, as channels of photographs do.
+    Every channel is turned, or negated, so that it goes best with the first one, as channels of
+    photographs do.
     """
-    starts = 0.3 * jax.random.normal(key, (NUM_STARTS, *measurement.shape))
-    found = jax.vmap(lambda x: hybrid_input_output(operator, measurement, x, NUM_ITERATIONS))(starts)
-    images = jax.vmap(operator.crop)(found)
-    errors = jax.vmap(lambda x: jnp.mean((operator(x) - measurement) ** 2, (0, 1)))(images)
-    best = jnp.argmin(errors, 0)
-    image = jnp.take_along_axis(images, best[None, None, None], 0)[0]
-    reference = image[..., :1] - image[..., :1].mean()
-    straight = jnp.sum(reference * (image - image.mean((0, 1))), (0, 1))
-    turned = jnp.sum(reference * (image[::-1, ::-1] - image.mean((0, 1))), (0, 1))
-    image = jnp.where(jnp.abs(turned) > jnp.abs(straight), image[::-1, ::-1], image)
-    fit = jnp.where(jnp.abs(turned) > jnp.abs(straight), turned, straight)
-    return jnp.where(fit < 0, -image, image)
+    height, width, channels = measurement.shape
+    shape = (height - 2 * operator.rows, width - 2 * operator.columns, channels)
+    margins = ((operator.rows, operator.rows), (operator.columns, operator.columns), (0, 0))
+    start = jnp.pad(0.3 * jax.random.normal(key, shape), margins)
+    image = operator.crop(hybrid_input_output(operator, measurement, start, NUM_ITERATIONS))
+    centred = image - image.mean((0, 1))
+    straight, turned = (jnp.sum(centred[..., :1] * c, (0, 1)) for c in (centred, centred[::-1, ::-1]))
+    turn = jnp.abs(turned) > jnp.abs(straight)
+    image = jnp.where(turn, image[::-1, ::-1], image)
+    return jnp.where(jnp.where(turn, turned, straight) < 0, -image, image)
 
 
 def trivial_ambiguities(image: np.ndarray) -> list[np.ndarray]:

@@ -1,5 +1,7 @@
 """What cameras and files do to each pixel or block: clipping, and quantisation as in JPEG."""
 
+from collections.abc import Callable
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -23,6 +25,18 @@ class Clip:
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return jnp.clip(self.gain * x, -1.0, 1.0)
+
+    def expected(self, x: jax.Array, std: jax.Array) -> jax.Array:
+        """E[H(x + std e)], e ~ N(0, I), in closed form.
+
+        With z = gain x, s = gain std, a = (-1 - z)/s and b = (1 - z)/s it is
+        1 - Phi(b) - Phi(a) + z (Phi(b) - Phi(a)) + s (phi(a) - phi(b)).
+        """
+        z, s = self.gain * x, jnp.maximum(self.gain * std, 1e-4)
+        a, b = (-1 - z) / s, (1 - z) / s
+        below, upto = jax.scipy.stats.norm.cdf(a), jax.scipy.stats.norm.cdf(b)
+        edges = jax.scipy.stats.norm.pdf(a) - jax.scipy.stats.norm.pdf(b)
+        return 1 - upto - below + z * (upto - below) + s * edges
 
 
 # The example tables of the JPEG standard (ITU-T T.81, annex K), which files of quality 50 use.
@@ -53,13 +67,26 @@ class Quantised:
     colour: jax.Array
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self._through(x, lambda u: u - STAIRCASE / (2 * np.pi) * jnp.sin(2 * np.pi * u))
+        return self.expected(x, jnp.zeros(()))
+
+    def expected(self, x: jax.Array, std: jax.Array) -> jax.Array:
+        """E[H(x + std e)], e ~ N(0, I): s(u) = u - STAIRCASE exp(-2 pi^2 v^2) sin(2 pi u) / (2 pi).
+
+        v is the deviation of u. Where it is more than a step, H is linear in effect.
+        """
+
+        def smooth(u, relative):
+            height = STAIRCASE / (2 * np.pi) * jnp.exp(-2 * np.pi**2 * (relative * std) ** 2)
+            return u - height * jnp.sin(2 * np.pi * u)
+
+        return self._through(x, smooth)
 
     def measure(self, x: jax.Array) -> jax.Array:
         """What a file would hold: the coefficients rounded."""
-        return self._through(x, jnp.round)
+        return self._through(x, lambda u, _: jnp.round(u))
 
-    def _through(self, x: jax.Array, rounding) -> jax.Array:
+    def _through(self, x: jax.Array, rounding: Callable) -> jax.Array:
+        """T' q rounding(T x / q, deviation of T x / q for white x of deviation one)."""
         height, width, channels = x.shape
         highest = jax.lax.Precision.HIGHEST
         change = jnp.asarray(_TO_YCC if channels == 3 else np.eye(channels), x.dtype)
@@ -69,7 +96,8 @@ class Quantised:
         x = jnp.pad(x, ((0, -height % BLOCK), (0, -width % BLOCK), (0, 0)), mode="edge")
         blocks = x.reshape(x.shape[0] // BLOCK, BLOCK, x.shape[1] // BLOCK, BLOCK, channels)
         z = jnp.einsum("iu,dc,aubvc,jv->aibjd", basis, change, blocks, basis, precision=highest)
-        z = rounding(z / steps[:, None]) * steps[:, None]
+        steps = steps[:, None]
+        z = rounding(z / steps, jnp.sqrt(jnp.sum(change**2, -1)) / steps) * steps
         out = jnp.einsum("iu,dc,aibjc,jv->aubvd", basis, back, z, basis, precision=highest)
         return out.reshape(x.shape)[:height, :width]
 

@@ -6,6 +6,7 @@ from cvsa_jax.samplers.ancestral import ancestral, ancestral_multistep
 from cvsa_jax.samplers.base import Sampler
 from cvsa_jax.samplers.corrections import with_corrections
 from cvsa_jax.samplers.ddim import ddim, multistep
+from cvsa_jax.samplers.decoupled import decoupled
 from cvsa_jax.samplers.euler_maruyama import euler_maruyama
 from cvsa_jax.samplers.particles import particles
 from cvsa_jax.samplers.sscs import sscs
@@ -18,6 +19,7 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "ancestral_multistep": ancestral_multistep,
     "ddim": ddim,
     "multistep": multistep,
+    "decoupled": decoupled,
 }
 # These run many chains together and return all of them, (P, H, W, C).
 POPULATION_SAMPLERS: dict[str, Callable[..., Sampler]] = {"particles": particles}
@@ -29,6 +31,7 @@ __all__ = [
     "ancestral",
     "ancestral_multistep",
     "ddim",
+    "decoupled",
     "euler_maruyama",
     "multistep",
     "particles",
