@@ -72,8 +72,7 @@ class Prior:
     Args:
       mean: (x, v, Coefficients) -> E[x_0 | u_t] for one image.
       cld: the diffusion.
-      calibration: measured denoising error; None stands for sigma^2 / (1 + 4 sigma^2),
-        a white Gaussian of standard deviation 1/2.
+      calibration: measured denoising error; None is that of a white Gaussian of deviation 1/2.
       spectrum: power spectrum of the data, if known; it says how that error is spread
         over the frequencies.
     """
@@ -120,8 +119,8 @@ class Prior:
         """n -> the function S (S + n I)^-1 of an image, S = `error_covariance`; None if that is."""
         if self.spectrum is None:
             return None
-        error = self._error_spectrum(noise, image_shape)
-        return lambda n: lambda x: spectral.backward(error / (error + n) * spectral.forward(x))
+        s = self._error_spectrum(noise, image_shape)
+        return lambda n: lambda x: spectral.backward(s / (s + n) * spectral.forward(x))
 
     def _error_spectrum(self, noise, image_shape):
         variance = jnp.asarray(self.spectrum.grid(*image_shape[:2]), jnp.result_type(float))

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from cvsa_jax import batch, checkpoints, guidance, noise, operators, samplers
 from cvsa_jax.diffusion import TIME_GRIDS
+from cvsa_jax.importers import bkse
 from cvsa_jax.restore import STARTS
 from experiments import blind, common, inputs, outputs, settings
 
@@ -71,6 +72,7 @@ flags.DEFINE_float("oversampling", 2.0, "phase_retrieval: an eighth of this, tim
 flags.DEFINE_float("exposure", 1.2, "nonlinear_deblur: above 1 bright areas saturate.")
 flags.DEFINE_float("hdr_gain", 2.0, "hdr: by which the image's range exceeds the sensor's.")
 flags.DEFINE_integer("jpeg_quality", 10, "jpeg: 1 coarse to 100.")
+flags.DEFINE_string("bkse_weights", None, "bkse_deblur: the blur encoder's published file, or one of import_bkse.")
 flags.DEFINE_integer("search_guesses", 8, "Blind tasks: kernels that the search refines.", lower_bound=1)
 common.define_diffusion_flags()
 FLAGS = flags.FLAGS
@@ -94,6 +96,8 @@ def operator_options() -> operators.OperatorOptions:
         exposure=FLAGS.exposure,
         hdr_gain=FLAGS.hdr_gain,
         jpeg_quality=FLAGS.jpeg_quality,
+        encoder=bkse.load(FLAGS.bkse_weights) if FLAGS.bkse_weights else None,
+        encoder_source=FLAGS.bkse_weights or "",
     )
 
 

@@ -225,3 +225,40 @@ def test_unknown_form_is_refused():
         ValueError, match="guidance must be one of plug_in, printed_plug_in, normalized_plug_in, covariance, "
     ):
         guidance.conditional_mean(jnp.ones(SHAPE), Identity(), mixture_prior(), 0.1, "printed", TIMES)
+
+
+def test_projection_of_a_linear_operator_needs_no_jacobian(float64):
+    """Without `project` it is r_t^2 H' (s^2 I + r_t^2 H H')^-1 r; with one, the weighted way to the projection."""
+    prior, (x, v), noise_std, t = mixture_prior(), state(), 0.2, TIMES[1]
+    blur = convolution(np.ones((3, 3)), "circular")
+    y = jnp.asarray(np.random.default_rng(2).normal(size=SHAPE))
+    estimate, noise = prior.posterior_mean(x, v, t), float(coefficients(prior.cld, t).noise)
+    variance = float(prior.error_variance(noise))
+    matrix = references.dense_matrix(blur, SHAPE)
+    gram = noise_std**2 * np.eye(y.size) + variance * matrix @ matrix.T
+    expected = variance * matrix.T @ np.linalg.solve(gram, np.asarray(y - blur(estimate)).ravel())
+    found = guidance.conditional_mean(y, blur, prior, noise_std, "projection", TIMES)(x, v, 1)
+    np.testing.assert_allclose(np.asarray(found.correction).ravel(), expected, atol=1e-6)
+
+    class Projected:
+        def __call__(self, image):
+            return image
+
+        def project(self, image, measurement):
+            return measurement
+
+    found = guidance.conditional_mean(y, Projected(), prior, noise_std, "projection", TIMES)(x, v, 1)
+    expected = variance / (variance + 1.5 * noise_std**2) * (y - estimate)
+    np.testing.assert_allclose(found.correction, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("task", ["hdr", "jpeg"])
+def test_expected_measurement_is_the_mean_over_what_is_not_known(task):
+    """E[H(x + s e)] against a hundred thousand draws, at two spreads."""
+    operator = make_operator(task, np.random.default_rng(0), 8, 8, OperatorOptions(jpeg_quality=60))
+    x = jnp.asarray(np.random.default_rng(1).uniform(-0.9, 0.9, (8, 8, 3)), jnp.float32)
+    for spread in (0.05, 0.4):
+        draws = jax.random.normal(jax.random.key(0), (20000, 8, 8, 3))
+        mean = jnp.mean(jax.vmap(lambda e, s=spread: operator(x + s * e))(draws), 0)
+        np.testing.assert_allclose(operator.expected(x, jnp.float32(spread)), mean, atol=5 * spread / 20000**0.5 + 2e-3)
+    np.testing.assert_allclose(operator.expected(x, jnp.float32(0.0)), operator(x), atol=1e-4)

@@ -6,8 +6,9 @@ import pytest
 from conftest import ROOT
 
 ORDER = [
-    "version", "types", "noise", "diffusion", "spectral", "priors", "operators", "samplers", "guidance", "baselines",
-    "restore", "blind", "models", "networks", "sharding", "data", "metrics", "evidence", "kernel_search", "batch",
+    "version", "types", "noise", "diffusion", "spectral", "priors", "models", "importers",
+    "operators", "samplers", "guidance", "baselines",
+    "restore", "blind", "networks", "sharding", "data", "metrics", "evidence", "kernel_search", "batch",
     "plots", "training", "checkpoints",
 ]  # fmt: skip
 

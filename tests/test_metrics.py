@@ -37,3 +37,20 @@ def test_ssim_of_flat_images_is_the_luminance_term():
     expected = (2 * a * b + c1) / (a**2 + b**2 + c1)
     flat = lambda value: np.full((16, 16, 1), 2 * value - 1)  # noqa: E731
     assert metrics.ssim(flat(a), flat(b)) == pytest.approx(expected, rel=1e-3)
+
+
+def test_kernel_error_forgets_scale_and_shift():
+    generator = np.random.default_rng(0)
+    kernel = np.zeros((9, 9))
+    kernel[3:6, 3:6] = generator.uniform(0.2, 1, (3, 3))
+    moved = np.roll(kernel, (1, -2), (0, 1))
+    assert metrics.kernel_mse(kernel, 7 * moved) == pytest.approx(0, abs=1e-12)
+    assert metrics.kernel_mse(kernel[2:7, 2:7], kernel) == pytest.approx(0, abs=1e-12)
+    point = np.zeros((9, 9))
+    point[4, 4] = 1
+    other = kernel.copy()
+    other[4, 4] = 0.0
+    expected = min(
+        np.sum((np.roll(point, (i, j), (0, 1)) - other / other.max()) ** 2) for i in (-1, 0, 1) for j in (-1, 0, 1)
+    ) / 81  # fmt: skip
+    assert metrics.kernel_mse(other, point) == pytest.approx(expected)

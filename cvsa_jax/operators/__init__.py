@@ -9,6 +9,7 @@ from cvsa_jax.operators.camera import CameraShake, camera_shake
 from cvsa_jax.operators.chain import Chain
 from cvsa_jax.operators.convolution import BOUNDARIES, Convolution, convolution
 from cvsa_jax.operators.dense import Matrix, SpectralForm
+from cvsa_jax.operators.encoder import EncodedBlur, encoded_blur
 from cvsa_jax.operators.kernels import gaussian_kernel, image_to_kernel, kernel_to_image, motion_kernel
 from cvsa_jax.operators.masks import Mask, box_mask, hand_mask, random_mask
 from cvsa_jax.operators.options import OperatorOptions, default_kernel_size
@@ -26,6 +27,7 @@ __all__ = [
     "Chain",
     "Clip",
     "Convolution",
+    "EncodedBlur",
     "FourierMagnitude",
     "Identity",
     "Mask",
@@ -44,6 +46,7 @@ __all__ = [
     "camera_shake",
     "convolution",
     "default_kernel_size",
+    "encoded_blur",
     "find_task",
     "gaussian_blur",
     "gaussian_kernel",

@@ -22,6 +22,7 @@ class OperatorOptions:
       exposure: of the nonlinear blur; above 1 bright areas saturate.
       hdr_gain: by which the range of the image exceeds the sensor's.
       jpeg_quality: 1 to 100.
+      encoder: parameters of the blur encoder, for `bkse_deblur`. encoder_source: the file that they are from.
     """
 
     kernel_size: int | None = None
@@ -37,6 +38,8 @@ class OperatorOptions:
     exposure: float = 1.2
     hdr_gain: float = 2.0
     jpeg_quality: int = 10
+    encoder: dict | None = None
+    encoder_source: str = ""
 
     def padding(self, size: int) -> int:
         """Zeros that phase retrieval adds on either side of `size` pixels."""

@@ -9,11 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cvsa_jax.importers import bkse
 from cvsa_jax.operators.base import Identity
 from cvsa_jax.operators.camera import CameraShake
 from cvsa_jax.operators.chain import Chain
 from cvsa_jax.operators.convolution import Convolution
 from cvsa_jax.operators.dense import Matrix
+from cvsa_jax.operators.encoder import EncodedBlur
 from cvsa_jax.operators.masks import Mask
 from cvsa_jax.operators.phase import FourierMagnitude
 from cvsa_jax.operators.separable import Separable
@@ -49,6 +51,10 @@ def load_operator(path: pathlib.Path) -> Operator:
 
 def _describe(value, arrays: list[np.ndarray]):
     """A value as JSON; arrays go into the list."""
+    if isinstance(value, EncodedBlur):  # its network is stored once, not with each image
+        if not value.source:
+            raise ValueError("cannot store a blur encoder whose parameters are from no file")
+        return {"encoder": value.source, "code": _describe(value.code, arrays)}
     if isinstance(value, jax.Array | np.ndarray):
         arrays.append(np.asarray(value))
         return {"array": len(arrays) - 1}
@@ -63,6 +69,10 @@ def _describe(value, arrays: list[np.ndarray]):
 def _build(record: dict, archive):
     if "array" in record:
         return jnp.asarray(archive[f"a{record['array']}"])
+    if "encoder" in record:
+        code = _build(record["code"], archive)
+        params = jax.tree.map(lambda a: jnp.asarray(a, code.dtype), bkse.load(record["encoder"]))
+        return EncodedBlur(params, code, record["encoder"])
     if "class" in record:
         return CLASSES[record["class"]](**{k: _build(v, archive) for k, v in record["fields"].items()})
     return record["value"]

@@ -11,6 +11,7 @@ from cvsa_jax.operators.base import Identity
 from cvsa_jax.operators.camera import camera_shake
 from cvsa_jax.operators.chain import Chain
 from cvsa_jax.operators.convolution import Convolution, convolution
+from cvsa_jax.operators.encoder import encoded_blur
 from cvsa_jax.operators.kernels import motion_kernel
 from cvsa_jax.operators.masks import Mask, box_mask, hand_mask, random_mask
 from cvsa_jax.operators.options import OperatorOptions, default_kernel_size
@@ -92,6 +93,12 @@ def _nonlinear_deblur(generator, height, width, options):
     return camera_shake(generator, height, width, options.motion_intensity, options.exposure)
 
 
+def _bkse_deblur(generator, height, width, options):
+    if options.encoder is None:
+        raise ValueError("bkse_deblur needs the published weights of the blur encoder: --bkse_weights=FILE")
+    return encoded_blur(generator, height, width, options.encoder, options.encoder_source)
+
+
 def _hdr(generator, height, width, options):
     if not options.hdr_gain >= 1:
         raise ValueError(f"the HDR gain must be at least 1, got {options.hdr_gain}")
@@ -128,6 +135,9 @@ TASKS: dict[str, Task] = {
     "nonlinear_deblur": Task(
         "a camera's shake and saturation", _nonlinear_deblur, needs="operator", linear=False,
         settings="61x61, intensity 0.5, exposure 1.2",
+    ),
+    "bkse_deblur": Task(
+        "blur by a network and a code", _bkse_deblur, needs="operator", linear=False, settings="--bkse_weights"
     ),
     "hdr": Task("a clipped range", _hdr, linear=False, settings="gain 2"),
     "jpeg": Task(
