@@ -13,6 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from cvsa_jax.blind import Layout, PairPrior, blind_sampler
 from cvsa_jax.operators.base import Identity, View, restrict
 from cvsa_jax.operators.kernels import image_to_kernel
+from cvsa_jax.operators.phase import FourierMagnitude
 from cvsa_jax.priors import Prior
 from cvsa_jax.restore import guided_sampler, run_steps
 from cvsa_jax.sharding import batch_mesh, split_over
@@ -80,8 +81,9 @@ class BatchRestorer:
         self._priors, self._stride, self._channels = (prior, kernel_prior), stride, image_channels
         self._num_steps, self._chunk, self._kernel_side = num_steps, min(chunk, num_steps), kernel_side
         self._settings = dict(settings, num_steps=num_steps)
-        # Bad settings are refused here.
-        self._chain(np.zeros(()), Identity(), self._priors, self.canvas(stride, stride))
+        # Bad settings are refused here, of which only the start depends on the operator.
+        stand_in = Identity() if settings.get("start") != "guess" else FourierMagnitude(0, 0)
+        self._chain(np.zeros(()), stand_in, self._priors, self.canvas(stride, stride))
         self._compiled: dict = {}
 
     def canvas(self, height: int, width: int) -> tuple[int, int, int]:

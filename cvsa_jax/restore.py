@@ -63,6 +63,9 @@ def guided_sampler(
     if num_corrections:
         chain = with_corrections(chain, prior.cld, times, mean, num_corrections)
 
+    if start == "guess" and not hasattr(operator, "first_guess"):
+        raise ValueError("this operator has no first guess to start from; start from noise")
+
     def begin(key, image_shape):
         if start == "noise":
             return chain.init(key, image_shape)

@@ -66,6 +66,7 @@ class Reader:
       noise: of the simulated measurements.
       seed: of masks, kernels and noise.
       operator: one to use for every image in place of drawn ones, or None.
+      needs_guess: whether restoration starts at the operator's own guess.
     """
 
     task: str
@@ -76,6 +77,7 @@ class Reader:
     noise: NoiseModel
     seed: int
     operator: operators.Operator | None = None
+    needs_guess: bool = False
 
     def _read(self, path: pathlib.Path) -> np.ndarray:
         if path.suffix == ".npy":
@@ -133,6 +135,8 @@ class Reader:
             found = jax.eval_shape(operator, jax.ShapeDtypeStruct(shape, jnp.float32)).shape
         except (TypeError, ValueError) as error:
             raise InputError(f"the operator does not fit an image of {shape[0]}x{shape[1]}: {error}") from error
+        if self.needs_guess and not hasattr(operator, "first_guess"):
+            raise InputError(f"--start=guess: {self.task} has no first guess to start from")
         if self.measured and found != read_shape:
             raise InputError(f"the operator measures {found[0]}x{found[1]}, but the input has {read_shape[:2]}")
 

@@ -150,8 +150,9 @@ def main() -> None:
             **(kernels.joint_settings() if kernels else {}),
         )  # fmt: skip
         reader = inputs.Reader(
-            FLAGS.task, options, channels, FLAGS.image_size, FLAGS.measured, noise_model(), FLAGS.seed, stored
-        )
+            FLAGS.task, options, channels, FLAGS.image_size, FLAGS.measured, noise_model(), FLAGS.seed, stored,
+            FLAGS.start == "guess" and not task.blind,
+        )  # fmt: skip
         names = inputs.output_names(files, pathlib.Path(FLAGS.input))
         todo = [(path, name) for path, name in zip(files, names, strict=True) if name not in results.done]
         entries, failures = reader.check(todo)

@@ -9,12 +9,13 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 from conftest import ROOT, SAMPLES
 from PIL import Image
 
-from cvsa_jax import checkpoints, data
+from cvsa_jax import checkpoints, data, networks, spectral, training
 
 FEW = ("--num_steps=6", "--num_samples=1")
 
@@ -50,6 +51,20 @@ def restore(run_program, tiny_checkpoint):
         return run_program("restore", f"--checkpoint={tiny_checkpoint}", *FEW, *arguments, **environment)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def tiny_kernels(tmp_path_factory):
+    """An untrained prior of kernels of 8x8, saved."""
+    options = {"channels": (8, 8), "encoder_blocks": (1, 1), "decoder_blocks": (1, 1), "patch": 1}
+    drawn = data.draw_kernels(64, 8, 0)
+    spec = networks.NetworkSpec(
+        image_size=8, image_channels=1, options=options, spectrum=spectral.estimate_spectrum(drawn)
+    )
+    params = spec.init(jax.random.key(0))
+    folder, prior = tmp_path_factory.mktemp("kernels"), networks.build_prior(spec, params)
+    checkpoints.save_prior(folder, spec, params, training.denoising_error(prior, drawn, jax.random.key(1)), {})
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -264,6 +279,82 @@ def test_posterior_benchmark_writes_its_tables_and_goes_on(run_program, tmp_path
     assert "other settings" in other.stderr
 
 
+def test_phase_retrieval_reports_every_start(restore, inputs, tmp_path):
+    """The start of least residual is the restoration; arrays of magnitudes can be restored as measured."""
+    source = f"--input={inputs / 'colour2.png'}"
+    few = ("--num_samples=3", "--num_steps=4")
+    done = restore("--task=phase_retrieval", source, f"--output={tmp_path / 'a'}", *few)
+    assert done.returncode == 0, done.stderr
+    table = rows(tmp_path / "a" / "residuals.csv")
+    assert [r["sample"] for r in table] == ["0", "1", "2"]
+    best = min(table, key=lambda r: float(r["residual"]))
+    assert [r["sample"] for r in table if r["chosen"] == "yes"] == [best["sample"]]
+    chosen = pixels(tmp_path / "a" / "samples" / f"colour2_{int(best['sample']):02d}.png")
+    np.testing.assert_array_equal(pixels(tmp_path / "a" / "restored" / "colour2.png"), chosen)
+    row = rows(tmp_path / "a" / "metrics.csv")[0]
+    assert row["psnr_measurement"] == ""
+    assert float(row["psnr_aligned"]) >= float(row["psnr"]) - 0.1
+    y = np.load(tmp_path / "a" / "measurement" / "colour2.npy")
+    assert y.shape == (26 + 2 * (26 // 4), 37 + 2 * (37 // 4), 3)
+    again = restore(
+        "--task=phase_retrieval", "--measured", f"--input={tmp_path / 'a' / 'measurement'}",
+        f"--output={tmp_path / 'b'}", *few,
+    )  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    first, second = (pixels(tmp_path / name / "restored" / "colour2.png") for name in "ab")
+    assert np.abs(first - second).max() <= 1
+
+
+def test_blind_jobs_write_image_and_kernel(restore, inputs, tiny_kernels, tmp_path):
+    """By the search, and by algorithm 2 as printed."""
+    common = ("--task=blind_motion_deblur", f"--input={inputs / 'colour0.png'}", f"--kernel_checkpoint={tiny_kernels}")
+    search = restore(*common, f"--output={tmp_path / 'a'}", "--search_guesses=1")
+    assert search.returncode == 0, search.stderr
+    printed = restore(
+        *common, f"--output={tmp_path / 'b'}", "--start=noise", "--guidance=plug_in", "--sampler=euler_maruyama",
+        "--time_grid=uniform", "--num_steps=1000",
+    )  # fmt: skip
+    assert printed.returncode == 0, printed.stderr
+    for name in "ab":
+        kernel = np.load(tmp_path / name / "kernel" / "colour0.npy")
+        assert kernel.min() >= 0
+        assert kernel.sum() == pytest.approx(1, abs=1e-4)
+        row = rows(tmp_path / name / "metrics.csv")[0]
+        assert 0 <= float(row["kernel_mse"]) < 1
+        assert float(row["psnr_aligned"]) >= float(row["psnr"]) - 0.1
+    assert rows(tmp_path / "b" / "metrics.csv")[0]["network_evaluations"] == "1000"
+
+
+def test_chained_operators_photons_and_stored_operators(restore, inputs, tmp_path):
+    """A composition under Poisson noise; its operator, as it was written, restores its measurement."""
+    task = ("--task=motion_deblur+sr2", "--noise=poisson", "--photons=300")
+    first = restore(*task, f"--input={inputs / 'colour0.png'}", f"--output={tmp_path / 'a'}")
+    assert first.returncode == 0, first.stderr
+    assert pixels(tmp_path / "a" / "measurement" / "colour0.png").shape == (16, 16, 3)
+    stored = f"--operator={tmp_path / 'a' / 'operator' / 'colour0.npz'}"
+    second = restore(
+        *task, "--measured", f"--input={tmp_path / 'a' / 'measurement'}", f"--output={tmp_path / 'b'}", stored
+    )
+    assert second.returncode == 0, second.stderr
+    assert pixels(tmp_path / "b" / "restored" / "colour0.png").shape == (32, 32, 3)
+    wrong = restore(*task, f"--input={inputs / 'colour2.png'}", f"--output={tmp_path / 'c'}", stored)
+    assert wrong.returncode == 1
+    assert "the operator does not fit an image of 26x37" in wrong.stderr
+    assert not (tmp_path / "c").exists()
+
+
+def test_kernels_are_trained_on_without_files(run_program, tmp_path):
+    short = [*TRAIN[1:], "--data=kernels", "--num_steps=20", "--sample_every=20"]
+    done = run_program("train", *short, f"--output={tmp_path / 'run'}")
+    assert done.returncode == 0, done.stderr
+    loaded = checkpoints.load_prior(tmp_path / "run" / "prior")
+    assert loaded.spec.image_channels == 1
+    assert loaded.training["kernels_held_out"] == 4
+    colour = run_program("train", *short, "--image_channels=3", f"--output={tmp_path / 'other'}")
+    assert colour.returncode == 1
+    assert "kernels have one channel" in colour.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -282,6 +373,13 @@ def test_posterior_benchmark_writes_its_tables_and_goes_on(run_program, tmp_path
         (["--task=motion_deblur", "--measured", "--input=IMAGE", "--output=OUT"], "--kernel"),
         (["--task=motion_deblur", "--input=IMAGE", "--output=OUT", "--kernel_size=8"], "odd"),
         (["--task=motion_deblur", "--input=IMAGE", "--output=OUT", "--kernel=none.npy"], "none.npy"),
+        (["--task=sr4+deblur", "--input=IMAGE", "--output=OUT"], "got 'deblur'"),
+        (["--task=bkse_deblur", "--input=IMAGE", "--output=OUT"], "--bkse_weights"),
+        (["--task=checkout", "--measured", "--input=IMAGE", "--output=OUT"], "--operator=FILE.npz"),
+        (["--task=sr4", "--input=IMAGE", "--output=OUT", "--operator=IMAGE"], "as an operator"),
+        (["--task=sr4", "--input=IMAGE", "--output=OUT", "--noise=poisson", "--photons=0"], "rate of Poisson noise"),
+        (["--task=blind_motion_deblur", "--input=IMAGE", "--output=OUT", "--kernel_checkpoint=none"], "no prior in"),
+        (["--task=sr4", "--input=IMAGE", "--output=OUT", "--start=guess"], "no first guess"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_one(restore, inputs, tiny_checkpoint, tmp_path, arguments, message):
