@@ -115,7 +115,9 @@ def test_one_trace_and_one_network_evaluation_a_step(sampler, guidance):
     jax.effects_barrier()
     assert traces == 1
     assert len(values) == 2 * steps
-    each = 1 + {"second_moment": ITERATIONS["second_moment"], "diagonal_covariance": 1}.get(guidance, 0)
+    each = {"second_moment": 1 + ITERATIONS["second_moment"], "diagonal_covariance": 2, "projection": 0}.get(
+        guidance, 1
+    )
     assert len(pulls) == 2 * steps * each
 
 

@@ -28,7 +28,7 @@ def _part(state: Mapping[str, np.ndarray], prefix: str) -> list[np.ndarray]:
 
 def _order(model: BlurEncoder) -> dict[str, list[tuple]]:
     """For each part of the file, the paths of its convolutions in our tree, in the file's order."""
-    residual = lambda name: [(name, "Conv_0"), (name, "Conv_1")]  # noqa: E731
+    residual = lambda name: [(name, "first"), (name, "second")]  # noqa: E731
     levels = range(len(model.widths))
     features = [(f"feature{i}",) for i in range(3)]
     return {

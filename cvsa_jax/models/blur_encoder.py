@@ -23,7 +23,8 @@ class Residual(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        return x + _convolution(self.features)(nn.relu(_convolution(self.features)(x)))
+        h = nn.relu(_convolution(self.features, name="first")(x))
+        return x + _convolution(self.features, name="second")(h)
 
 
 class Adapter(nn.Module):
