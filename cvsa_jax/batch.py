@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from cvsa_jax.blind import Layout, PairPrior, blind_sampler
-from cvsa_jax.operators.base import Identity, View, restrict
+from cvsa_jax.operators.base import Identity, View, canvas_shape, restrict
 from cvsa_jax.operators.kernels import image_to_kernel
 from cvsa_jax.operators.phase import FourierMagnitude
 from cvsa_jax.priors import Prior
@@ -88,8 +88,7 @@ class BatchRestorer:
 
     def canvas(self, height: int, width: int) -> tuple[int, int, int]:
         """The shape that the loop works on for an image of height x width."""
-        up = lambda n: -(-n // self._stride) * self._stride  # noqa: E731
-        return up(height), up(width), self._channels
+        return canvas_shape(height, width, self._stride, self._channels)
 
     def _compile(self, name: str, function: Callable, num_split: int, mesh, *args):
         """The program for these shapes, compiled at the first call."""

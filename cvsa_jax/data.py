@@ -6,7 +6,7 @@ import grain
 import numpy as np
 from PIL import Image
 
-from cvsa_jax.operators.kernels import draw_kernel, kernel_to_image
+from cvsa_jax.operators import kernels
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
@@ -126,7 +126,8 @@ def kernel_batches(image_size: int, batch_size: int, seed: int):
     """The same kind of stream of blur kernels as images, drawn as they are needed; no files."""
 
     def draw(_, generator):
-        return kernel_to_image(draw_kernel(generator, image_size - 1), image_size).astype(np.float32)
+        kernel = kernels.draw_kernel(generator, image_size - 1)
+        return kernels.kernel_to_image(kernel, image_size).astype(np.float32)
 
     dataset = grain.MapDataset.range(1 << 40).seed(seed)
     dataset = dataset.random_map(draw).batch(batch_size, drop_remainder=True)
@@ -135,9 +136,8 @@ def kernel_batches(image_size: int, batch_size: int, seed: int):
 
 def draw_kernels(count: int, image_size: int, seed: int) -> np.ndarray:
     """Kernels as images, (count, size, size, 1) in [-1, 1], apart from those of `kernel_batches`."""
-    generator = np.random.default_rng([seed, 2**31])
-    drawn = [kernel_to_image(draw_kernel(generator, image_size - 1), image_size) for _ in range(count)]
-    return np.stack(drawn).astype(np.float32)
+    drawn = kernels.draw_kernels(np.random.default_rng([seed, 2**31]), count, image_size - 1)
+    return np.stack([kernels.kernel_to_image(k, image_size) for k in drawn]).astype(np.float32)
 
 
 def load_squares(files: list, image_size: int, channels: int) -> np.ndarray:

@@ -29,11 +29,13 @@ def fourier_spectrum(spectrum: spectral.Spectrum, height: int, width: int, chann
 
     A grey image is the mean of three channels: its variance is a third of the light's.
     """
-    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
-    level = np.log(np.maximum(frequency, spectral.KNOTS[0]))
-    table = np.log(np.array(spectrum.variance))
-    variance = np.exp(np.stack([np.interp(level, np.log(spectral.KNOTS), row) for row in table], -1))
-    return variance[..., :1] / 3 if channels == 1 and len(table) == 3 else variance
+    variance = spectrum.at(_frequencies(height, width))
+    return variance[..., :1] / 3 if channels == 1 and variance.shape[-1] == 3 else variance
+
+
+def _frequencies(height: int, width: int) -> np.ndarray:
+    """(H, W // 2 + 1): the radial frequency of each coefficient of `rfft2`."""
+    return np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
 
 
 class _Whittle(NamedTuple):
@@ -78,8 +80,7 @@ def first_evidence(measurement: jax.Array, kernels: jax.Array, spectrum, noise_v
     whittle = _whittle(height, width)
     power = whittle.power(measurement)
     variance = fourier_spectrum(spectrum, height, width, channels)
-    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
-    relative = np.maximum(frequency, 1 / 64)[..., None] / 0.12
+    relative = np.maximum(_frequencies(height, width), 1 / 64)[..., None] / 0.12
     pairs = [(level, slope) for level in LEVELS for slope in SLOPES]
     shapes = jnp.asarray(np.stack([np.exp(a) * relative**b for a, b in pairs]), power.dtype)
     unlikely = np.array([(a / LEVEL_STD) ** 2 / 2 + (b / SLOPE_STD) ** 2 / 2 for a, b in pairs])
@@ -100,12 +101,11 @@ def evidence(key, measurement, image, kernel, prior: Prior, crop: Callable, nois
     """
     height, width, channels = measurement.shape
     whittle, total = _whittle(height, width), 0.0
-    variance = jnp.asarray(fourier_spectrum(prior.spectrum, height, width, channels), image.dtype)
+    variance = fourier_spectrum(prior.spectrum, height, width, channels)
     gain = _gain(kernel, (height, width))
     row = jax.tree.map(to_device, coefficients(prior.cld, 0.5))
     for number, s in enumerate(JUDGED_NOISES):
-        left = variance * s**2 / (variance + s**2)
-        left = left * prior.error_variance(jnp.asarray(s)) / jnp.mean(left)
+        left = prior.error_spectrum(jnp.asarray(s), variance)
         c = row._replace(mean_x=1.0, mean_v=0.0, noise=jnp.asarray(s, image.dtype), time=jnp.zeros(()))
         for turn in range(NUM_JUDGED):
             noise = jax.random.normal(jax.random.fold_in(key, NUM_JUDGED * number + turn), image.shape)

@@ -6,6 +6,7 @@ picture. What tells kernels apart is the evidence, p(y | k) with the image integ
 determinant a chain's gradient lacks.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -16,9 +17,9 @@ import numpy as np
 from cvsa_jax.blind import BlindConvolution, Layout, PairPrior, blind_sampler
 from cvsa_jax.evidence import JUDGED_NOISES, NUM_JUDGED, evidence, first_evidence
 from cvsa_jax.metrics import kernel_mse
-from cvsa_jax.operators.base import Identity, View, conjugate_gradients
+from cvsa_jax.operators.base import Identity, View, canvas_shape, conjugate_gradients
 from cvsa_jax.operators.convolution import Convolution
-from cvsa_jax.operators.kernels import centred, draw_kernel, image_to_kernel, kernel_to_image
+from cvsa_jax.operators.kernels import centred, draw_kernels, image_to_kernel, kernel_to_image
 from cvsa_jax.priors import Prior
 from cvsa_jax.restore import run_steps
 from cvsa_jax.samplers.base import diffuse
@@ -56,12 +57,6 @@ class SearchSettings(NamedTuple):
 DEFAULT_SEARCH = SearchSettings()
 
 
-def kernel_bank(count: int, size: int, seed: int = 0) -> np.ndarray:
-    """Kernels of `draw_kernel`, (count, size, size)."""
-    generator = np.random.default_rng(seed)
-    return np.stack([draw_kernel(generator, size) for _ in range(count)]).astype(np.float32)
-
-
 def wiener(measurement: jax.Array, operator: Convolution, view: View, canvas, prior: Prior, noise_variance: float):
     """The Gaussian posterior mean of the image under the prior's spectrum, on the canvas."""
     spread, forward = prior.error_covariance(jnp.asarray(1e3), canvas), lambda x: operator(view.crop(x))
@@ -97,14 +92,13 @@ class KernelSearch:
         self._priors, self._stride, self._channels = (prior, kernel_prior), stride, channels
         self._side, self._variance, self.settings, self._boundary = kernel_side, noise_std**2, settings, boundary
         size = kernel_side - (kernel_side + 1) % 2
-        self._bank = kernel_bank(settings.bank_size, size)
-        self._first = jax.jit(lambda y, bank: first_evidence(y, bank, prior.spectrum, self._variance))
+        self._bank = draw_kernels(np.random.default_rng(0), settings.bank_size, size).astype(np.float32)
         self._compiled: dict = {}
 
     def guesses(self, measurement: np.ndarray) -> np.ndarray:
         """The kernels of the bank with the largest evidence, no two alike, each followed by itself turned."""
-        order, chosen = np.argsort(np.asarray(self._first(jnp.asarray(measurement), jnp.asarray(self._bank)))), []
-        for index in order:
+        args, chosen = (jnp.asarray(measurement), jnp.asarray(self._bank)), []
+        for index in np.argsort(np.asarray(self._program(self._first, *args)(*args))):
             kernel = self._bank[index]
             near = (min(kernel_mse(kernel, c), kernel_mse(kernel[::-1, ::-1], c)) for c in chosen)
             if all(distance > DISTINCT for distance in near):
@@ -115,9 +109,12 @@ class KernelSearch:
             chosen.append(chosen[0])
         return np.stack([k for kernel in chosen for k in (kernel, kernel[::-1, ::-1])])
 
-    def _round(self, keys, y, kernels, images, canvas, noise, priors):
+    def _first(self, y, bank):
+        return first_evidence(y, bank, self._priors[0].spectrum, self._variance)
+
+    def _round(self, keys, y, kernels, images, priors, *, noise):
         """(images, kernel images, costs) of the joint chains that start from kernels (and images, if there are)."""
-        prior, kernel_prior = priors
+        (prior, kernel_prior), canvas = priors, canvas_shape(*y.shape[:2], self._stride, self._channels)
         view = View(Identity(), *y.shape[:2], y.shape[-1] == 1 and self._channels != 1)
         pair = PairPrior(prior, kernel_prior, Layout(canvas, self._side))
         time = float(prior.cld.time_of_noise(np.array(noise)))
@@ -141,26 +138,22 @@ class KernelSearch:
 
         return refine(keys, kernels, images)
 
-    def _program(self, index: int, canvas, *args):
-        """The compiled program of a round."""
-        name = (index, canvas, str(jax.tree.map(jnp.shape, args)))
+    def _program(self, function: Callable, *args, **settings):
+        """The function compiled for the shapes of these arguments."""
+        name = (function.__name__, *settings.values(), str(jax.tree.map(jnp.shape, args)))
         if name not in self._compiled:
-            noise = self.settings.noises[index]
-            self._compiled[name] = jax.jit(lambda *a: self._round(*a[:4], canvas, noise, a[4])).lower(*args).compile()
+            self._compiled[name] = jax.jit(functools.partial(function, **settings)).lower(*args).compile()
         return self._compiled[name]
-
-    def _canvas(self, shape) -> tuple[int, int, int]:
-        up = lambda n: -(-n // self._stride) * self._stride  # noqa: E731
-        return up(shape[0]), up(shape[1]), self._channels
 
     def prepare(self, shape: tuple[int, int, int]) -> None:
         """Compile for measurements of that shape, so that no measurement's time holds it."""
-        canvas, count = self._canvas(shape), 2 * self.settings.num_guesses
-        keys, y = jax.random.split(jax.random.key(0), count), jnp.zeros(shape)
+        count, y = 2 * self.settings.num_guesses, jnp.zeros(shape)
+        self._program(self._first, y, jnp.asarray(self._bank))
+        keys = jax.random.split(jax.random.key(0), count)
         kernels, images = jnp.zeros((count, self._side, self._side, 1)), None
-        for index in range(self.settings.num_rounds):
-            self._program(index, canvas, keys, y, kernels, images, self._priors)
-            images = jnp.zeros((count, *canvas))
+        for noise in self.settings.noises:
+            self._program(self._round, keys, y, kernels, images, self._priors, noise=noise)
+            images = jnp.zeros((count, *canvas_shape(*shape[:2], self._stride, self._channels)))
 
     def __call__(self, key: jax.Array, measurement: np.ndarray, progress: Callable[[int], None] = lambda _: None):
         """The kernel (K, K) with the largest evidence, sum 1, its centre of mass nearest the middle.
@@ -168,13 +161,13 @@ class KernelSearch:
         Args:
           key: PRNG key. measurement: (H, W, C). progress: called with the number of rounds just done.
         """
-        canvas, guesses = self._canvas(measurement.shape), self.guesses(measurement)
+        guesses = self.guesses(measurement)
         kernels = jnp.asarray(np.stack([kernel_to_image(g, self._side) for g in guesses]), jnp.float32)
         y, images, found = jnp.asarray(measurement), None, []
-        for index in range(self.settings.num_rounds):
+        for index, noise in enumerate(self.settings.noises):
             keys = jax.random.split(jax.random.fold_in(key, index), len(guesses))
             args = keys, y, kernels, images, self._priors
-            x, k, cost = self._program(index, canvas, *args)(*args)
+            x, k, cost = self._program(self._round, *args, noise=noise)(*args)
             cost = np.where(np.isfinite(cost), np.asarray(cost), np.inf)
             found.append((np.asarray(k), cost))
             picked = np.resize(np.argsort(cost)[: self.settings.num_kept], len(guesses))

@@ -4,12 +4,17 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 class GaussianNoise(NamedTuple):
     """y = H(x) + std n, n ~ N(0, I)."""
 
     std: float
+
+    def check(self) -> None:
+        """Raises ValueError unless the deviation is positive; one that is not known yet passes."""
+        _require_positive("noise_std", self.std, "; the rounding to 8 bits alone is .0023")
 
     def sample(self, key: jax.Array, clean: jax.Array) -> jax.Array:
         """A measurement of H(x) = clean."""
@@ -30,6 +35,10 @@ class PoissonNoise(NamedTuple):
 
     rate: float
 
+    def check(self) -> None:
+        """Raises ValueError unless the rate is positive; one that is not known yet passes."""
+        _require_positive("the rate of Poisson noise", self.rate)
+
     def sample(self, key: jax.Array, clean: jax.Array) -> jax.Array:
         """A measurement of H(x) = clean."""
         mean = self.rate * jnp.maximum((clean + 1) / 2, 0.0)
@@ -39,6 +48,11 @@ class PoissonNoise(NamedTuple):
         """Of y where H(x) = predicted, of its shape: 4 m / rate^2."""
         mean = jnp.maximum(self.rate * (predicted + 1) / 2, 0.5)
         return 4 * mean / self.rate**2
+
+
+def _require_positive(name: str, value, remark: str = "") -> None:
+    if isinstance(value, int | float | np.ndarray) and not np.all(np.asarray(value) > 0):
+        raise ValueError(f"{name} must be positive, got {value}{remark}")
 
 
 NoiseModel = GaussianNoise | PoissonNoise

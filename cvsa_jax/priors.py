@@ -73,8 +73,7 @@ class Prior:
       mean: (x, v, Coefficients) -> E[x_0 | u_t] for one image.
       cld: the diffusion.
       calibration: measured denoising error; None is that of a white Gaussian of deviation 1/2.
-      spectrum: power spectrum of the data, if known; it says how that error is spread
-        over the frequencies.
+      spectrum: power spectrum of the data, if known: how that error is spread over the frequencies.
     """
 
     mean: Partial
@@ -112,19 +111,20 @@ class Prior:
         """
         if self.spectrum is None:
             return None
-        error = self._error_spectrum(noise, image_shape)
-        return lambda x: spectral.backward(error * spectral.forward(x))
+        s = self.error_spectrum(noise, self.spectrum.grid(*image_shape[:2]))
+        return lambda x: spectral.backward(s * spectral.forward(x))
 
     def error_gain(self, noise: jax.Array, image_shape: tuple[int, ...]) -> Callable | None:
         """n -> the function S (S + n I)^-1 of an image, S = `error_covariance`; None if that is."""
         if self.spectrum is None:
             return None
-        s = self._error_spectrum(noise, image_shape)
+        s = self.error_spectrum(noise, self.spectrum.grid(*image_shape[:2]))
         return lambda n: lambda x: spectral.backward(s / (s + n) * spectral.forward(x))
 
-    def _error_spectrum(self, noise, image_shape):
-        variance = jnp.asarray(self.spectrum.grid(*image_shape[:2]), jnp.result_type(float))
-        error = variance * noise**2 / (variance + noise**2)
+    def error_spectrum(self, noise: jax.Array, variance: np.ndarray) -> jax.Array:
+        """V s^2 / (V + s^2) at the data's variances V, scaled to the mean `error_variance`."""
+        v = jnp.asarray(variance, jnp.result_type(float))
+        error = v * noise**2 / (v + noise**2)
         return error * (self.error_variance(noise) / jnp.mean(error))
 
 

@@ -5,11 +5,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from cvsa_jax.diffusion import SMALLEST_TIME, time_grid
 from cvsa_jax.guidance import conditional_mean, first_dual
-from cvsa_jax.noise import NoiseModel, PoissonNoise, as_noise
+from cvsa_jax.noise import NoiseModel, as_noise
 from cvsa_jax.priors import Prior
 from cvsa_jax.samplers import POPULATION_SAMPLERS, SAMPLERS, Sampler, with_corrections
 from cvsa_jax.samplers.base import diffuse
@@ -49,11 +48,10 @@ def guided_sampler(
         raise ValueError(f"start must be one of {', '.join(STARTS)}, got {start!r}")
     if start == "guess" and sampler in POPULATION_SAMPLERS:
         raise ValueError(f"{sampler} starts from noise")
+    if start == "guess" and not hasattr(operator, "first_guess"):
+        raise ValueError("this operator has no first guess to start from; start from noise")
     factory = _factory(sampler, num_particles)
-    level = noise_std.rate if isinstance(noise_std, PoissonNoise) else as_noise(noise_std).std
-    if isinstance(level, (int, float, np.ndarray)) and not np.all(np.asarray(level) > 0):
-        name = "the rate of Poisson noise" if isinstance(noise_std, PoissonNoise) else "noise_std"
-        raise ValueError(f"{name} must be positive, got {level}; the rounding to 8 bits alone is .0023")
+    as_noise(noise_std).check()
     if num_corrections < 0 or (num_corrections and sampler in POPULATION_SAMPLERS):
         raise ValueError(f"num_corrections must be 0 or more, and 0 for particles, got {num_corrections}")
     times = time_grid(time_grid_name, num_steps, prior.cld, t_start, t_end)
@@ -62,9 +60,6 @@ def guided_sampler(
     chain = factory(prior.cld, times, mean)
     if num_corrections:
         chain = with_corrections(chain, prior.cld, times, mean, num_corrections)
-
-    if start == "guess" and not hasattr(operator, "first_guess"):
-        raise ValueError("this operator has no first guess to start from; start from noise")
 
     def begin(key, image_shape):
         if start == "noise":

@@ -70,10 +70,13 @@ class Spectrum:
     variance: tuple[tuple[float, ...], ...]
     mean_power: tuple[float, ...]
 
+    def at(self, frequency: np.ndarray) -> np.ndarray:
+        """The variances at frequencies in cycles per pixel, of any shape (...): (..., C)."""
+        return np.exp(np.einsum("...k,ck->...c", _knot_weights(frequency), np.log(self.variance)))
+
     def grid(self, height: int, width: int) -> np.ndarray:
         """The variances at (height, width, C), for any size."""
-        weights = _knot_weights(height, width)
-        grid = np.exp(np.einsum("hwk,ck->hwc", weights, np.log(self.variance)))
+        grid = self.at(_frequencies(height, width))
         grid[0, 0] = np.array(self.mean_power) * height * width
         return grid
 
@@ -91,10 +94,15 @@ class SpectralGaussian:
         return backward(self.variance / (self.variance + sigma**2) * forward(x))
 
 
-def _knot_weights(height: int, width: int) -> np.ndarray:
-    """(H, W, knots): each frequency between two knots, linearly in the logarithm."""
+def _frequencies(height: int, width: int) -> np.ndarray:
+    """(H, W): the radial frequency of each coefficient of `forward`."""
     rows, columns = np.arange(height) / (2 * height), np.arange(width) / (2 * width)
-    level = np.log(np.maximum(np.hypot(rows[:, None], columns[None]), KNOTS[0]))
+    return np.hypot(rows[:, None], columns[None])
+
+
+def _knot_weights(frequency: np.ndarray) -> np.ndarray:
+    """(..., knots): each frequency between two knots, linearly in the logarithm."""
+    level = np.log(np.maximum(frequency, KNOTS[0]))
     return np.stack([np.interp(level, np.log(KNOTS), row) for row in np.eye(len(KNOTS))], -1)
 
 
@@ -109,7 +117,7 @@ def estimate_spectrum(images: np.ndarray, iterations: int = 100) -> Spectrum:
     coefficients = np.concatenate([np.asarray(forward(jnp.asarray(x))) for x in batches])
     power = np.maximum(np.mean(coefficients.astype(np.float64) ** 2, 0), 1e-8)
     height, width, channels = power.shape
-    weights = _knot_weights(height, width).reshape(-1, len(KNOTS))[1:]
+    weights = _knot_weights(_frequencies(height, width)).reshape(-1, len(KNOTS))[1:]
     rest = power.reshape(-1, channels)[1:]
     total = weights.sum(0)[:, None]
     variance = np.full((len(KNOTS), channels), rest.mean(0))

@@ -12,7 +12,7 @@ import optax
 from cvsa_jax.diffusion import CLD, SMALLEST_TIME
 from cvsa_jax.networks import NetworkSpec, edm_denoise, output_variance, velocity_alpha
 from cvsa_jax.priors import Calibration, Prior, coefficients
-from cvsa_jax.samplers.base import cholesky, to_device
+from cvsa_jax.samplers.base import cholesky, noised, to_device
 
 VALIDATION_NOISES = tuple(float(s) for s in np.geomspace(0.002, 200.0, 16))
 
@@ -124,8 +124,7 @@ def velocity_loss(spec: NetworkSpec) -> Callable:
         index = jax.random.randint(time_key, images.shape[:1], 0, table.time.shape[0])
         rows = jax.tree.map(lambda a: jnp.expand_dims(a[index], (1, 2, 3)), table)
         e_x, e_v = jax.random.normal(x_key, images.shape), jax.random.normal(v_key, images.shape)
-        x = rows.direction[..., 0] * images + rows.factor[..., 0, 0] * e_x
-        v = rows.direction[..., 1] * images + rows.factor[..., 1, 0] * e_x + rows.factor[..., 1, 1] * e_v
+        x, v = noised(rows.direction, rows.factor, images, e_x, e_v)
         u = jnp.concatenate([x, v], -1)
         alpha = velocity_alpha(module, spec.cld.mass, params, u, table.time[index])
         return jnp.mean((alpha - (e_v - rows.drift * v)) ** 2)
@@ -172,8 +171,7 @@ def denoising_error(prior: Prior, images: jax.Array, key: jax.Array, batch_size:
         c, a, f = row
         x_key, v_key = jax.random.split(batch_key)
         e_x, e_v = jax.random.normal(x_key, batch.shape), jax.random.normal(v_key, batch.shape)
-        x = a[0] * batch + f[0, 0] * e_x
-        v = a[1] * batch + f[1, 0] * e_x + f[1, 1] * e_v
+        x, v = noised(a, f, batch, e_x, e_v)
         estimate = jax.vmap(lambda x, v: mean(x, v, c))(x, v)
         return jnp.sum((estimate - batch) ** 2) / batch[0].size
 

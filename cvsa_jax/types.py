@@ -45,7 +45,7 @@ class State(NamedTuple):
 class Info(NamedTuple):
     """What one step reports; stacked over steps it is the trace.
 
-    residual: root mean square of y - H(x_0 hat), in the measurement's units.
+    residual: root mean square of y - H(x_0 hat) (of `expected`, where H has it), in the measurement's units.
     effective_size: of `particles`, 1 / sum of squared weights; else None.
     """
 

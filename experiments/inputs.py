@@ -25,7 +25,7 @@ class Entry(NamedTuple):
 class Measured(NamedTuple):
     """One image ready to be restored. truth is None for measured inputs.
 
-    operator: what was, or would be, measured with; `Reader.known` is what restoration may know of it.
+    operator: what was, or would be, measured with; of a blind task restoration does not know it.
     """
 
     entry: Entry

@@ -162,6 +162,15 @@ def test_gaussian_blur_is_the_convolution_by_a_gaussian():
     np.testing.assert_allclose(blurred, operators.convolution(np.outer(weights, weights))(image), atol=1e-5)
 
 
+@pytest.mark.parametrize("std", [0.75, 4.0])
+def test_blind_gaussian_is_the_gaussian_of_any_width(std):
+    """Also where the kernel reaches over both borders, so that `kernel_of` of the separable form is None."""
+    image = jax.random.normal(jax.random.key(0), (20, 24, 3))
+    blind, known = (draw(task, image.shape, kernel_std=std) for task in ("blind_gaussian_deblur", "gaussian_deblur"))
+    np.testing.assert_allclose(blind(image), known(image), atol=1e-5)
+    assert operators.kernel_of(blind).shape == (2 * round(4 * std) + 1,) * 2
+
+
 @pytest.mark.parametrize(("size", "factor"), [(32, 2), (32, 4), (64, 8)])
 def test_bicubic_is_the_librarys_inside(size, factor):
     """Equal to jax.image.resize, which treats the border otherwise."""

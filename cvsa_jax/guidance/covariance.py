@@ -61,7 +61,7 @@ def second_moment(problem: Problem) -> Solution:
     """
     r = problem.residual
     if r.size > DENSE_SIZE:
-        return _iterated(problem, problem.pull, "second_moment")._replace(log_determinant=None)
+        return _iterated(problem, problem.pull, "second_moment", cheap=False)._replace(log_determinant=None)
     basis = jnp.eye(r.size, dtype=r.dtype).reshape(r.size, *r.shape)
     gram = jax.vmap(lambda w: problem.forward(problem.pull(problem.backward(w))).ravel())(basis)
     values, vectors = jnp.linalg.eigh((gram + gram.T) / 2)
@@ -71,7 +71,7 @@ def second_moment(problem: Problem) -> Solution:
     return _shortened(problem, w)._replace(log_determinant=jnp.linalg.slogdet(matrix)[1])
 
 
-def _iterated(problem: Problem, spread: Callable, name: str) -> Solution:
+def _iterated(problem: Problem, spread: Callable, name: str, cheap: bool = True) -> Solution:
     """The correction with (sigma^2 I + H spread H')^-1 r by conjugate gradients, `covariance` before them.
 
     Where `covariance` has no closed form and `spread` is cheap there are more of them instead.
@@ -80,7 +80,7 @@ def _iterated(problem: Problem, spread: Callable, name: str) -> Solution:
     def gram(w):
         return problem.noise_variance * w + problem.forward(spread(problem.backward(w)))
 
-    if hasattr(problem.operator, "solve_gram") or spread is problem.pull:
+    if hasattr(problem.operator, "solve_gram") or not cheap:
         precondition, count = (lambda r: _solve_white(problem, r)), ITERATIONS[name]
     else:
         precondition, count = (lambda r: r), CG_ITERATIONS

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
-from cvsa_jax.models.blur_encoder import CODE_FEATURES, STRIDE, BlurEncoder
+from cvsa_jax.models.blur_encoder import CODE_FEATURES, BlurEncoder
 
 
 def expected_shapes(model: BlurEncoder) -> dict:
@@ -53,7 +54,7 @@ def convert(state: Mapping[str, np.ndarray], model: BlurEncoder | None = None) -
       ValueError: names the first parameter that is missing or of another shape.
     """
     model = model or BlurEncoder()
-    expected, params = expected_shapes(model), {}
+    expected, params = flatten_dict(expected_shapes(model)), {}
     for prefix, paths in _order(model).items():
         arrays = _part(state, prefix)
         if len(arrays) != 2 * len(paths):
@@ -63,16 +64,12 @@ def convert(state: Mapping[str, np.ndarray], model: BlurEncoder | None = None) -
                 raise ValueError(f"{prefix}: an array of shape {weight.shape} where a convolution's was expected")
             turned = path[-1].startswith("up") and path[0] == "adapter"
             kernel = weight[:, :, ::-1, ::-1].transpose(2, 3, 0, 1) if turned else weight.transpose(2, 3, 1, 0)
-            wanted, place = expected, params
-            for name in path[:-1]:
-                wanted, place = wanted[name], place.setdefault(name, {})
-            wanted = wanted[path[-1]]
-            if kernel.shape != wanted["kernel"].shape or bias.shape != wanted["bias"].shape:
-                raise ValueError(
-                    f"{prefix}: {'.'.join(path)} is {kernel.shape} in the file, {wanted['kernel'].shape} expected"
-                )
-            place[path[-1]] = {"kernel": np.ascontiguousarray(kernel, np.float32), "bias": bias.astype(np.float32)}
-    return params
+            wanted = [expected[*path, leaf].shape for leaf in ("kernel", "bias")]
+            if [kernel.shape, bias.shape] != wanted:
+                raise ValueError(f"{prefix}: {'.'.join(path)} is {kernel.shape} in the file, {wanted[0]} expected")
+            params[*path, "kernel"] = np.ascontiguousarray(kernel, np.float32)
+            params[*path, "bias"] = bias.astype(np.float32)
+    return unflatten_dict(params)
 
 
 def load(path: str | pathlib.Path) -> dict:
@@ -85,8 +82,7 @@ def load(path: str | pathlib.Path) -> dict:
     try:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as archive:
-                flat = {name: archive[name] for name in archive.files}
-            return _nested(flat)
+                return _checked({name: archive[name] for name in archive.files})
         import torch
 
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -97,25 +93,14 @@ def load(path: str | pathlib.Path) -> dict:
     return convert({name: tensor.numpy() for name, tensor in state.items()})
 
 
-def _nested(flat: Mapping[str, np.ndarray]) -> dict:
-    """Names with slashes as a tree, checked against the published network."""
-    params: dict = {}
-    for name, array in flat.items():
-        *path, leaf = name.split("/")
-        place = params
-        for part in path:
-            place = place.setdefault(part, {})
-        place[leaf] = array
-    wanted, have = (jax.tree.map(lambda a: tuple(a.shape), t) for t in (expected_shapes(BlurEncoder()), params))
-    if wanted != have:
+def _checked(flat: Mapping[str, np.ndarray]) -> dict:
+    """Names with slashes as a tree, if it is the published network's."""
+    expected = flatten_dict(expected_shapes(BlurEncoder()), sep="/")
+    if {k: a.shape for k, a in flat.items()} != {k: a.shape for k, a in expected.items()}:
         raise ValueError("the file holds another network's parameters")
-    return params
+    return unflatten_dict(dict(flat), sep="/")
 
 
 def save(path: str | pathlib.Path, params: dict) -> None:
     """Write parameters so that `load` needs no PyTorch."""
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    np.savez_compressed(path, **{"/".join(str(k.key) for k in keys): np.asarray(a) for keys, a in leaves})
-
-
-__all__ = ["STRIDE", "convert", "expected_shapes", "load", "save"]
+    np.savez_compressed(path, **{name: np.asarray(a) for name, a in flatten_dict(params, sep="/").items()})

@@ -97,6 +97,11 @@ def simulate(key: jax.Array, operator: Operator, image: jax.Array, noise: float 
     return restrict(operator, as_noise(noise).sample(key, clean))
 
 
+def canvas_shape(height: int, width: int, stride: int, channels: int) -> tuple[int, int, int]:
+    """The smallest shape that holds an image of height x width and whose sides are multiples of the stride."""
+    return height + -height % stride, width + -width % stride, channels
+
+
 @flax.struct.dataclass
 class Identity:
     """H(x) = x: plain denoising."""
@@ -131,22 +136,25 @@ class View:
     def __call__(self, x: jax.Array, *kernel: jax.Array) -> jax.Array:
         return self.operator(self.crop(x), *kernel)
 
+    def _project(self, project: Callable) -> Callable:
+        def on_canvas(x, y):
+            seen = self.crop(x)
+            move = project(seen, y) - seen
+            return x.at[: self.height, : self.width].add(move)  # of grey ones, each channel alike
+
+        return on_canvas
+
     def __getattr__(self, name: str):
-        if name in ("restrict", "first_guess"):
-            return getattr(self.operator, name)
-        if name == "project":
-            project = getattr(self.operator, name)
+        """What the operator offers, for the canvas; what it does not offer, the view does not."""
+        if name not in _SEEN:
+            raise AttributeError(name)
+        return _SEEN[name](self, getattr(self.operator, name))
 
-            def on_canvas(x, y):
-                seen = self.crop(x)
-                move = project(seen, y) - seen
-                return x.at[: self.height, : self.width].add(move)  # of grey ones, each channel alike
 
-            return on_canvas
-        if name == "expected":
-            expected = getattr(self.operator, name)
-            return lambda x, std: expected(self.crop(x), std)
-        if name == "solve_gram":
-            exact, channels = getattr(self.operator, name), 3 if self.grey else 1
-            return lambda r, noise, prior: exact(r, noise, prior / channels)
-        raise AttributeError(name)
+_SEEN: dict[str, Callable[[View, Callable], Callable]] = {
+    "restrict": lambda view, restrict: restrict,
+    "first_guess": lambda view, guess: guess,
+    "project": View._project,
+    "expected": lambda view, expected: lambda x, std: expected(view.crop(x), std),
+    "solve_gram": lambda view, exact: lambda r, noise, prior: exact(r, noise, prior / (3 if view.grey else 1)),
+}

@@ -104,6 +104,11 @@ def draw_kernel(generator: np.random.Generator, size: int) -> np.ndarray:
     return gaussian_kernel(size, std, across if generator.random() < 0.5 else None, generator.uniform(0, np.pi))
 
 
+def draw_kernels(generator: np.random.Generator, count: int, size: int) -> np.ndarray:
+    """`count` of them, (count, size, size)."""
+    return np.stack([draw_kernel(generator, size) for _ in range(count)])
+
+
 def kernel_to_image(kernel: np.ndarray, side: int) -> np.ndarray:
     """A kernel as the image that a kernel prior knows: (side, side, 1), 2 k / max k - 1.
 

@@ -28,14 +28,9 @@ class FourierMagnitude:
     rows: int = flax.struct.field(pytree_node=False)
     columns: int = flax.struct.field(pytree_node=False)
 
-    def transform(self, x: jax.Array) -> jax.Array:
-        """F P x, complex, (H + 2 rows, W + 2 columns, C), frequency zero in the middle."""
-        padded = jnp.pad(x, ((self.rows, self.rows), (self.columns, self.columns), (0, 0)))
-        return jnp.fft.fftshift(jnp.fft.fft2(padded, axes=(0, 1), norm="ortho"), (0, 1))
-
-    def inverse(self, z: jax.Array) -> jax.Array:
-        """The real part of F^-1 z, still padded."""
-        return jnp.fft.ifft2(jnp.fft.ifftshift(z, (0, 1)), axes=(0, 1), norm="ortho").real
+    def pad(self, x: jax.Array) -> jax.Array:
+        """P x, (H + 2 rows, W + 2 columns, C)."""
+        return jnp.pad(x, ((self.rows, self.rows), (self.columns, self.columns), (0, 0)))
 
     def crop(self, padded: jax.Array) -> jax.Array:
         """P' of a padded image."""
@@ -43,7 +38,7 @@ class FourierMagnitude:
         return padded[self.rows : height - self.rows, self.columns : width - self.columns]
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        z = self.transform(x)
+        z = jnp.fft.fftshift(_transform(self.pad(x)), (0, 1))
         return jnp.sqrt(z.real**2 + z.imag**2 + SMOOTHING**2)
 
     def project(self, x: jax.Array, measurement: jax.Array) -> jax.Array:
@@ -54,19 +49,42 @@ class FourierMagnitude:
 
         References: Gerchberg and Saxton (1972); Fienup (1982), error reduction.
         """
-        magnitude = jnp.maximum(measurement, 0.0)
-
-        def nearest(x):
-            z = self.transform(x)
-            length = jnp.sqrt(z.real**2 + z.imag**2 + jnp.finfo(x.dtype).tiny)
-            return self.crop(self.inverse(magnitude * z / length))
-
+        magnitude = _magnitude(measurement)
+        nearest = lambda x: self.crop(_with_magnitude(self.pad(x), magnitude))  # noqa: E731
         x = jax.lax.fori_loop(0, PROJECTION_STEPS - 1, lambda _, x: jnp.clip(nearest(x), -1.0, 1.0), x)
         return nearest(x)
 
     def first_guess(self, measurement: jax.Array, key: jax.Array) -> jax.Array:
-        """Where to begin: `first_guess`."""
-        return first_guess(self, measurement, key)
+        """An image (H, W, C) whose magnitudes are near y, by `hybrid_input_output` from a random beginning.
+
+        Every channel is turned, or negated, so that it goes best with the first one, as channels of
+        photographs do.
+        """
+        shape = jax.eval_shape(self.crop, measurement).shape
+        start = self.pad(0.3 * jax.random.normal(key, shape))
+        image = self.crop(hybrid_input_output(self, measurement, start, NUM_ITERATIONS))
+        centred = image - image.mean((0, 1))
+        straight, turned = (jnp.sum(centred[..., :1] * c, (0, 1)) for c in (centred, centred[::-1, ::-1]))
+        turn = jnp.abs(turned) > jnp.abs(straight)
+        image = jnp.where(turn, image[::-1, ::-1], image)
+        return jnp.where(jnp.where(turn, turned, straight) < 0, -image, image)
+
+
+def _transform(padded: jax.Array) -> jax.Array:
+    """The orthonormal transform of each channel, frequency zero first."""
+    return jnp.fft.fft2(padded, axes=(0, 1), norm="ortho")
+
+
+def _magnitude(measurement: jax.Array) -> jax.Array:
+    """y as magnitudes in the order of `_transform`; noise may have made it negative."""
+    return jnp.fft.ifftshift(jnp.maximum(measurement, 0.0), (0, 1))
+
+
+def _with_magnitude(padded: jax.Array, magnitude: jax.Array) -> jax.Array:
+    """The real part of F^-1(magnitude z/|z|), z = F padded."""
+    z = _transform(padded)
+    length = jnp.maximum(jnp.sqrt(z.real**2 + z.imag**2), jnp.finfo(padded.dtype).tiny)
+    return jnp.fft.ifft2(magnitude * z / length, axes=(0, 1), norm="ortho").real
 
 
 def hybrid_input_output(
@@ -84,40 +102,16 @@ def hybrid_input_output(
 
     References: Fienup (1982), Phase retrieval algorithms: a comparison, Applied Optics 21(15).
     """
-    height, width = measurement.shape[0] - 2 * operator.rows, measurement.shape[1] - 2 * operator.columns
-    pad = ((operator.rows, operator.rows), (operator.columns, operator.columns), (0, 0))
-    inside = jnp.pad(jnp.ones((height, width, 1), bool), pad)
-    magnitude = jnp.fft.ifftshift(jnp.maximum(measurement, 0.0), (0, 1))
-    tiny = jnp.finfo(measurement.dtype).tiny
+    inside = operator.pad(jnp.ones_like(operator.crop(start), bool))
+    magnitude = _magnitude(measurement)
 
     def step(i, x):
-        z = jnp.fft.fft2(x, axes=(0, 1), norm="ortho")
-        length = jnp.maximum(jnp.sqrt(z.real**2 + z.imag**2), tiny)
-        p = jnp.fft.ifft2(magnitude * z / length, axes=(0, 1), norm="ortho").real
+        p = _with_magnitude(x, magnitude)
         allowed = jnp.where(inside, jnp.clip(p, -1.0, 1.0), 0.0)
         feedback = jnp.where(inside & (jnp.abs(p) < 1 + SLACK), p, x - FEEDBACK * (p - allowed))
-        settle = i >= num_iterations - ERROR_STEPS
-        return jnp.where(settle, allowed, feedback)
+        return jnp.where(i >= num_iterations - ERROR_STEPS, allowed, feedback)
 
     return jax.lax.fori_loop(0, num_iterations, step, start)
-
-
-def first_guess(operator: FourierMagnitude, measurement: jax.Array, key: jax.Array) -> jax.Array:
-    """An image (H, W, C) whose magnitudes are near y, from a random beginning.
-
-    Every channel is turned, or negated, so that it goes best with the first one, as channels of
-    photographs do.
-    """
-    height, width, channels = measurement.shape
-    shape = (height - 2 * operator.rows, width - 2 * operator.columns, channels)
-    margins = ((operator.rows, operator.rows), (operator.columns, operator.columns), (0, 0))
-    start = jnp.pad(0.3 * jax.random.normal(key, shape), margins)
-    image = operator.crop(hybrid_input_output(operator, measurement, start, NUM_ITERATIONS))
-    centred = image - image.mean((0, 1))
-    straight, turned = (jnp.sum(centred[..., :1] * c, (0, 1)) for c in (centred, centred[::-1, ::-1]))
-    turn = jnp.abs(turned) > jnp.abs(straight)
-    image = jnp.where(turn, image[::-1, ::-1], image)
-    return jnp.where(jnp.where(turn, turned, straight) < 0, -image, image)
 
 
 def trivial_ambiguities(image: np.ndarray) -> list[np.ndarray]:

@@ -67,7 +67,13 @@ def mirror(index: np.ndarray, size: int) -> np.ndarray:
 
 
 def gaussian_weights(std: float, truncate: float = 4.0) -> np.ndarray:
-    """The sampled Gaussian, cut at `truncate` deviations, sum 1."""
+    """The sampled Gaussian, cut at `truncate` deviations, sum 1.
+
+    Raises:
+      ValueError: if std is not positive.
+    """
+    if not std > 0:
+        raise ValueError(f"the blur's standard deviation must be positive, got {std}")
     radius = int(truncate * std + 0.5)
     weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / std) ** 2)
     return weights / weights.sum()
@@ -87,8 +93,6 @@ def gaussian_blur(height: int, width: int, std: float) -> Separable:
     Raises:
       ValueError: if std is not positive.
     """
-    if not std > 0:
-        raise ValueError(f"the blur's standard deviation must be positive, got {std}")
     weights = gaussian_weights(std)
     return separable(_blur_matrix(height, weights), _blur_matrix(width, weights))
 

@@ -16,7 +16,7 @@ from cvsa_jax.operators.kernels import motion_kernel
 from cvsa_jax.operators.masks import Mask, box_mask, hand_mask, random_mask
 from cvsa_jax.operators.options import OperatorOptions, default_kernel_size
 from cvsa_jax.operators.phase import FourierMagnitude
-from cvsa_jax.operators.separable import Separable, bicubic_downsample, gaussian_blur
+from cvsa_jax.operators.separable import Separable, bicubic_downsample, gaussian_blur, gaussian_weights
 from cvsa_jax.operators.tones import Clip, quantised
 from cvsa_jax.types import Operator
 
@@ -44,8 +44,11 @@ class Task(NamedTuple):
 def _gaussian_deblur(generator, height, width, options):
     if options.kernel is not None:
         return convolution(options.kernel, options.boundary)
-    std = 3 / 256 * min(height, width) if options.kernel_std is None else options.kernel_std
-    return gaussian_blur(height, width, std)
+    return gaussian_blur(height, width, _gaussian_std(height, width, options))
+
+
+def _gaussian_std(height, width, options):
+    return 3 / 256 * min(height, width) if options.kernel_std is None else options.kernel_std
 
 
 def _motion_deblur(generator, height, width, options):
@@ -111,11 +114,13 @@ def _checkout(generator, height, width, options):
     return Chain(blur, mask if options.seen is None else _mask_inpaint(generator, height, width, options))
 
 
-def _full_size_gaussian(generator, height, width, options):
-    """The Gaussian blur by its kernel, as blind restoration knows it."""
-    if options.kernel is not None:
-        return convolution(options.kernel, options.boundary)
-    return convolution(kernel_of(_gaussian_deblur(generator, height, width, options)), options.boundary)
+def _gaussian_kernel(generator, height, width, options):
+    """The Gaussian blur by its kernel, as blind restoration knows it; of any width."""
+    kernel = options.kernel
+    if kernel is None:
+        weights = gaussian_weights(_gaussian_std(height, width, options))
+        kernel = np.outer(weights, weights)
+    return convolution(kernel, options.boundary)
 
 
 _GAUSSIAN, _MOTION = "deviation 3", "61x61, intensity 0.5"
@@ -145,7 +150,7 @@ TASKS: dict[str, Task] = {
         settings="quality 10",
     ),
     "blind_gaussian_deblur": Task(
-        "Gaussian blur of unknown width", _full_size_gaussian, linear=False, blind=True, settings=_GAUSSIAN
+        "Gaussian blur of unknown width", _gaussian_kernel, linear=False, blind=True, settings=_GAUSSIAN
     ),
     "blind_motion_deblur": Task(
         "motion blur by an unknown kernel", _motion_deblur, linear=False, blind=True, settings=_MOTION

@@ -42,8 +42,13 @@ def diffuse(cld: CLD, time: float, image: jax.Array, key: jax.Array) -> tuple[ja
     x_key, v_key = jax.random.split(key)
     x_noise = jax.random.normal(x_key, image.shape, image.dtype)
     v_noise = jax.random.normal(v_key, image.shape, image.dtype)
-    x = direction[0] * image + factor[0, 0] * x_noise
-    return x, direction[1] * image + factor[1, 0] * x_noise + factor[1, 1] * v_noise
+    return noised(direction, factor, image, x_noise, v_noise)
+
+
+def noised(direction, factor, image, x_noise, v_noise) -> tuple[jax.Array, jax.Array]:
+    """(x, v) = a image + L (x_noise, v_noise); a (..., 2) and L (..., 2, 2) broadcast against the image."""
+    x = direction[..., 0] * image + factor[..., 0, 0] * x_noise
+    return x, direction[..., 1] * image + factor[..., 1, 0] * x_noise + factor[..., 1, 1] * v_noise
 
 
 def to_device(table: np.ndarray) -> jax.Array:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from cvsa_jax.diffusion import CLD
-from cvsa_jax.samplers.base import Sampler, cholesky, draw_noise, stationary_init, to_device
+from cvsa_jax.samplers.base import Sampler, cholesky, draw_noise, noised, stationary_init, to_device
 from cvsa_jax.types import ConditionalMean, State
 
 
@@ -29,9 +29,7 @@ def decoupled(cld: CLD, times: np.ndarray, conditional_mean: ConditionalMean) ->
     def step(state: State, index):
         found = conditional_mean(state.x, state.v, index, state.dual)
         key, x_noise, v_noise = draw_noise(state)
-        a, f = direction[index], factor[index]
-        x = a[0] * found.mean + f[0, 0] * x_noise
-        v = a[1] * found.mean + f[1, 0] * x_noise + f[1, 1] * v_noise
+        x, v = noised(direction[index], factor[index], found.mean, x_noise, v_noise)
         return state._replace(x=x, v=v, key=key, dual=found.dual), found.info
 
     return Sampler(stationary_init(cld), step, times[:-1])
