@@ -1,11 +1,10 @@
 """Image restoration with a critically-damped Langevin diffusion prior, in JAX."""
 
 from cvsa_jax.checkpoints import load_prior
+from cvsa_jax.closed_form import Gaussian, GaussianMixture
 from cvsa_jax.diffusion import CLD, time_grid
 from cvsa_jax.priors import (
     Calibration,
-    Gaussian,
-    GaussianMixture,
     Prior,
     prior_from_denoiser,
     prior_from_velocity_network,

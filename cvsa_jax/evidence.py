@@ -14,8 +14,7 @@ import numpy as np
 
 from cvsa_jax import spectral
 from cvsa_jax.operators.convolution import Convolution
-from cvsa_jax.priors import Prior, coefficients
-from cvsa_jax.samplers.base import to_device
+from cvsa_jax.priors import Prior
 
 # How much photographs differ in the level (log) and the slope (power of frequency) of their spectrum.
 LEVELS, LEVEL_STD = (-1.5, -0.75, 0.0, 0.75, 1.5), 0.8
@@ -103,13 +102,11 @@ def evidence(key, measurement, image, kernel, prior: Prior, crop: Callable, nois
     whittle, total = _whittle(height, width), 0.0
     variance = fourier_spectrum(prior.spectrum, height, width, channels)
     gain = _gain(kernel, (height, width))
-    row = jax.tree.map(to_device, coefficients(prior.cld, 0.5))
     for number, s in enumerate(JUDGED_NOISES):
         left = prior.error_spectrum(jnp.asarray(s), variance)
-        c = row._replace(mean_x=1.0, mean_v=0.0, noise=jnp.asarray(s, image.dtype), time=jnp.zeros(()))
         for turn in range(NUM_JUDGED):
             noise = jax.random.normal(jax.random.fold_in(key, NUM_JUDGED * number + turn), image.shape)
-            mean = crop(prior.mean(image + s * noise, jnp.zeros_like(image), c))
+            mean = crop(prior.denoise(image + s * noise, jnp.asarray(s, image.dtype)))
             power = whittle.power(measurement - Convolution(kernel)(mean))
             total = total + whittle.cost(power, noise_variance + gain * left)
     return total / (len(JUDGED_NOISES) * NUM_JUDGED)

@@ -90,6 +90,16 @@ class Prior:
         c = _cast(coefficients(self.cld, t))
         return velocity_score(self.mean(x, v, c), x, v, c)
 
+    def denoise(self, x: jax.Array, noise: jax.Array) -> jax.Array:
+        """E[x_0 | x_0 + noise e = x], of a prior that was made from a denoiser.
+
+        Raises:
+          ValueError: of a prior whose network was trained on the diffusion itself.
+        """
+        if self.mean.func is not _denoiser_mean:
+            raise ValueError("this prior's network was trained on the diffusion itself and is no denoiser")
+        return self.mean.args[0](x, noise)
+
     def error_variance(self, noise: jax.Array) -> jax.Array:
         """r_t^2, the mean squared error of E[x_0|u_t] per pixel at effective noise `noise`.
 
@@ -191,60 +201,3 @@ def prior_from_velocity_network(apply: Callable, params, cld: CLD, calibration: 
     References: proposition 4.2 of the paper; Dockhorn et al. (2021), section 3.2.
     """
     return Prior(Partial(_network_mean, _as_partial(apply), params), cld, calibration)
-
-
-@flax.struct.dataclass
-class Gaussian:
-    """N(mean, covariance) as a denoiser, in closed form.
-
-    denoise(x, s) = mean + C (C + s^2 I)^-1 (x - mean).
-
-    Args:
-      mean: of the image's shape.
-      covariance: a variance per pixel (scalar or the image's shape), or a full (d, d)
-        matrix over the flattened image.
-    """
-
-    mean: jax.Array
-    covariance: jax.Array
-
-    def __call__(self, x: jax.Array, sigma: jax.Array) -> jax.Array:
-        mean, covariance = jnp.asarray(self.mean), jnp.asarray(self.covariance)
-        if covariance.ndim == 2 and covariance.shape == (x.size, x.size):
-            noisy = covariance + sigma**2 * jnp.eye(x.size, dtype=x.dtype)
-            step = covariance @ jnp.linalg.solve(noisy, (x - mean).ravel())
-            return mean + step.reshape(x.shape)
-        return mean + covariance / (covariance + sigma**2) * (x - mean)
-
-
-@flax.struct.dataclass
-class GaussianMixture:
-    """sum_k w_k N(mean_k, variance I) as a denoiser, in closed form.
-
-    denoise(x, s) = sum_k r_k (variance x + s^2 mean_k) / (variance + s^2) with
-    r_k proportional to w_k N(x; mean_k, (variance + s^2) I).
-
-    Args:
-      weights: (K,), positive, sum 1.
-      means: (K, *image shape).
-      variance: > 0, of every component.
-    """
-
-    weights: jax.Array
-    means: jax.Array
-    variance: jax.Array
-
-    def __call__(self, x: jax.Array, sigma: jax.Array) -> jax.Array:
-        total, means = self.variance + sigma**2, jnp.asarray(self.means)
-        flat = means.reshape(len(means), -1)
-        # |x|^2 is the same for every component, so that one matrix product gives the distances.
-        logits = (flat @ x.ravel() - jnp.sum(flat**2, 1) / 2) / total
-        mean = jnp.tensordot(jax.nn.softmax(jnp.log(self.weights) + logits), means, 1)
-        return (self.variance * x + sigma**2 * mean) / total
-
-    def sample(self, key: jax.Array, count: int) -> jax.Array:
-        """`count` independent samples, shape (count, *image shape)."""
-        component_key, noise_key = jax.random.split(key)
-        component = jax.random.choice(component_key, len(self.weights), (count,), p=self.weights)
-        means = jnp.asarray(self.means)[component]
-        return means + self.variance**0.5 * jax.random.normal(noise_key, means.shape, means.dtype)

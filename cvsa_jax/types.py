@@ -67,6 +67,10 @@ class Estimate(NamedTuple):
     dual: jax.Array | None = None
 
 
+class UnsuitableError(ValueError):
+    """A method that cannot do a task; the message says why."""
+
+
 class Denoiser(Protocol):
     """E[x_0 | x_0 + sigma e = x] for one image x of shape (H, W, C) and a scalar sigma."""
 

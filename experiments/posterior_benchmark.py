@@ -59,7 +59,7 @@ def baseline(name: str, num_steps: int, **options):
     """The same for one of the baselines."""
 
     def run(prior, denoise, key, y, operator, noise_std, shape, count):
-        chain = baselines.BASELINES[name](denoise, y, operator, noise_std, num_steps, **options)
+        chain = baselines.BASELINES[name].factory(denoise, y, operator, noise_std, shape, num_steps, **options)
 
         def one(k):
             return run_steps(chain, chain.init(k, shape), 0, num_steps)[0].x

@@ -5,10 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cvsa_jax import Gaussian, run_steps
-from cvsa_jax.baselines import BASELINES
+from cvsa_jax import CLD, Gaussian, prior_from_denoiser, run_steps
+from cvsa_jax.baselines import BASELINES, baseline_sampler, blind_dps, classical, daps, ddrm, dps, ilvr, mcg, pigdm
 from cvsa_jax.baselines import base as baseline
-from cvsa_jax.operators import Matrix
+from cvsa_jax.baselines.mcg import projection
+from cvsa_jax.blind import BlindConvolution
+from cvsa_jax.noise import PoissonNoise
+from cvsa_jax.operators import Matrix, OperatorOptions, View, bicubic_downsample, make_operator, singular_form
+from cvsa_jax.types import UnsuitableError
 
 SHAPE, VARIANCE, STEPS = (3, 2, 1), 0.25, 5
 GENERATOR = np.random.default_rng(0)
@@ -18,7 +22,8 @@ Y, NOISE_STD = GENERATOR.normal(size=2), 0.2
 
 def chain_of(name, **options):
     denoise = Gaussian(jnp.zeros(SHAPE), VARIANCE)
-    return BASELINES[name](denoise, jnp.asarray(Y), Matrix(jnp.asarray(MATRIX)), NOISE_STD, STEPS, **options)
+    args = denoise, jnp.asarray(Y), Matrix(jnp.asarray(MATRIX)), NOISE_STD, SHAPE, STEPS
+    return BASELINES[name].factory(*args, **options)
 
 
 def reference(name, x, noise, kept, before, level, then):
@@ -45,15 +50,39 @@ def reference(name, x, noise, kept, before, level, then):
         mean = before**0.5 * (1 - ratio) / (1 - kept) * estimate + ratio**0.5 * (1 - before) / (1 - kept) * x
         drawn = mean + ((1 - before) / (1 - kept) * (1 - ratio)) ** 0.5 * noise
         return drawn + 0.5 * jacobian * MATRIX.T @ r / np.linalg.norm(r)
+    spread = ((1 - before) / (1 - kept) * (1 - ratio)) ** 0.5
+    a, b = before**0.5 * (1 - ratio) / (1 - kept), ratio**0.5 * (1 - before) / (1 - kept)
+    if name == "ddnm":
+        u, s, vt = np.linalg.svd(MATRIX)
+        z, e, guess = vt @ x, vt @ noise, vt @ estimate
+        measured, fresh = np.append(u.T @ Y / s, np.zeros(4)), np.full(6, spread)
+        for i in range(2):
+            own = NOISE_STD / s[i]
+            w = 1.0 if spread >= a * own else spread / (a * own)
+            guess[i] += w * (measured[i] - guess[i])
+            fresh[i] = max(spread**2 - (a * w * own) ** 2, 0) ** 0.5
+        return vt.T @ (a * guess + b * z + fresh * e)
+    if name == "diffpir":
+        hessian = MATRIX.T @ MATRIX / NOISE_STD**2 + 8 / level**2 * np.eye(6)
+        near = np.linalg.solve(hessian, MATRIX.T @ Y / NOISE_STD**2 + 8 / level**2 * estimate)
+        error = (x - kept**0.5 * near) / (1 - kept) ** 0.5
+        return before**0.5 * near + (1 - before) ** 0.5 * (0.7**0.5 * error + 0.3**0.5 * noise)
     variance = level**2 * VARIANCE / (level**2 + VARIANCE)
     guide = variance * jacobian * MATRIX.T @ np.linalg.solve(variance * MATRIX @ MATRIX.T + NOISE_STD**2 * np.eye(2), r)
     error = (x - kept**0.5 * estimate) / (1 - kept) ** 0.5
-    fresh = ((1 - before) / (1 - kept) * (1 - ratio)) ** 0.5
-    return before**0.5 * estimate + (1 - before - fresh**2) ** 0.5 * error + fresh * noise + kept**0.5 * guide
+    old = (1 - before - spread**2) ** 0.5
+    return before**0.5 * estimate + old * error + spread * noise + kept**0.5 * guide
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), [("dps", {"step_size": 0.5}), ("pigdm", {"data_variance": VARIANCE}), ("ddrm", {})]
+    ("name", "options"),
+    [
+        ("dps", {"step_size": 0.5}),
+        ("pigdm", {"data_variance": VARIANCE}),
+        ("ddrm", {}),
+        ("ddnm", {}),
+        ("diffpir", {}),
+    ],
 )
 def test_steps_are_the_equations(float64, name, options):
     chain = chain_of(name, **options)
@@ -73,14 +102,138 @@ def test_steps_are_the_equations(float64, name, options):
         assert np.isfinite(info.residual)
 
 
+def test_projections_satisfy_their_constraint():
+    """MCG's last image measures y; ILVR's has the low frequencies of the reference."""
+    denoise, key = Gaussian(jnp.zeros((16, 12, 3)), VARIANCE), jax.random.key(5)
+    for task in ("random_inpaint", "sr2", "gaussian_deblur"):
+        operator = make_operator(task, np.random.default_rng(1), 16, 12, OperatorOptions(missing=0.5, kernel_std=0.5))
+        y = operator(jax.random.normal(key, (16, 12, 3)))
+        chain = mcg(denoise, y, operator, 0.0, (16, 12, 3), STEPS)
+        state, _ = run_steps(chain, chain.init(key, (16, 12, 3)), 0, STEPS)
+        np.testing.assert_allclose(operator(state.x), y, atol=2e-4)
+    lower = bicubic_downsample(16, 12, 4)
+    operator = make_operator("denoise", np.random.default_rng(1), 16, 12, OperatorOptions())
+    y = jax.random.normal(key, (16, 12, 3))
+    chain = ilvr(denoise, y, operator, 0.0, (16, 12, 3), STEPS)
+    state, _ = run_steps(chain, chain.init(key, (16, 12, 3)), 0, STEPS)
+    np.testing.assert_allclose(lower(state.x), lower(y), atol=2e-4)
+    operator = make_operator("sr2", np.random.default_rng(1), 16, 12, OperatorOptions())
+    chain = ilvr(denoise, operator(y), operator, 0.0, (16, 12, 3), STEPS)
+    state, _ = run_steps(chain, chain.init(key, (16, 12, 3)), 0, STEPS)
+    np.testing.assert_allclose(operator(state.x), operator(y), atol=2e-4)
+
+
+def test_mcg_moves_towards_a_measurement_it_cannot_invert():
+    kernel = np.ones((3, 3))
+    operator = make_operator("motion_deblur", np.random.default_rng(0), 16, 16, OperatorOptions(kernel=kernel))
+    x, y = jax.random.normal(jax.random.key(0), (2, 16, 16, 1))
+    moved = projection(operator, (16, 16, 1))(x, operator(y))
+    before, after = (float(jnp.linalg.norm(operator(a) - operator(y))) for a in (x, moved))
+    assert after < 0.9 * before
+
+
+def posterior(noise_std):
+    """Mean and covariance of x given Y under N(0, VARIANCE I)."""
+    gain = VARIANCE * MATRIX.T @ np.linalg.inv(VARIANCE * MATRIX @ MATRIX.T + noise_std**2 * np.eye(2))
+    return gain @ Y, VARIANCE * (np.eye(6) - gain @ MATRIX)
+
+
+def test_daps_draws_what_it_says():
+    """Of one level: N(x_0hat, r^2 I) times the likelihood, and the next level's noise."""
+    denoise, matrix = Gaussian(jnp.zeros(SHAPE), VARIANCE), Matrix(jnp.asarray(MATRIX, jnp.float32))
+    y, options = jnp.asarray(Y, jnp.float32), {"step_size": 0.05, "langevin_steps": 2000}  # until they have mixed
+    chain = daps(denoise, y, matrix, NOISE_STD, SHAPE, 40, **options)
+    levels = chain.model_times[::2]
+    number = int(np.argmin(np.abs(levels - 0.4)))
+    noise, then = levels[number], levels[number + 1]
+    x = np.linspace(-1, 1, 6)
+    start = chain.init(jax.random.key(1), SHAPE)._replace(x=jnp.asarray(x, jnp.float32).reshape(SHAPE))
+    run = jax.jit(jax.vmap(lambda k: run_steps(chain, start._replace(key=k), 2 * number, 2)[0].x.ravel()))
+    samples = np.asarray(run(jax.random.split(jax.random.key(0), 4000)))
+    for now, after in ((noise, noise * 2e-4), (noise * 2e-4, 0.0)):
+        x = x + (after - now) / now * (x - VARIANCE / (VARIANCE + now**2) * x)
+    covariance = np.linalg.inv(np.eye(6) / noise**2 + MATRIX.T @ MATRIX / NOISE_STD**2)
+    mean = covariance @ (x / noise**2 + MATRIX.T @ Y / NOISE_STD**2)
+    covariance = covariance + then**2 * np.eye(6)
+    scale = np.sqrt(np.diag(covariance))
+    outer = np.outer(scale, scale)
+    np.testing.assert_allclose(samples.mean(0) / scale, mean / scale, atol=0.08)
+    np.testing.assert_allclose(np.cov(samples.T) / outer, covariance / outer, atol=0.1)
+
+
+def test_pigdm_follows_the_exact_score_of_a_gaussian(float64):
+    """Its guide is sqrt(kept) r^2 times the gradient of log p(y | x_t), which has a closed form here."""
+    denoise, now = Gaussian(jnp.zeros(SHAPE), VARIANCE), baseline.schedule(STEPS).at(2)
+    with_y = [
+        pigdm(denoise, jnp.asarray(y), Matrix(jnp.asarray(MATRIX)), NOISE_STD, SHAPE, STEPS, data_variance=VARIANCE)
+        for y in (Y, Y + np.array([0.3, -0.2]))
+    ]
+    state = with_y[0].init(jax.random.key(0), SHAPE)
+    # What differs between two measurements is the guide alone.
+    moved = np.asarray(with_y[1].step(state, 2)[0].x - with_y[0].step(state, 2)[0].x).ravel()
+    r2 = float(now.noise**2 * VARIANCE / (now.noise**2 + VARIANCE))
+    covariance = r2 * MATRIX @ MATRIX.T + NOISE_STD**2 * np.eye(2)
+
+    def log_density(x, y):
+        r = y - MATRIX @ (VARIANCE / (VARIANCE + now.noise**2) * x / jnp.sqrt(now.kept)).ravel()
+        return -r @ np.linalg.solve(covariance, np.eye(2)) @ r / 2
+
+    scores = [jax.grad(log_density)(state.x, jnp.asarray(y)).ravel() for y in (Y, Y + np.array([0.3, -0.2]))]
+    np.testing.assert_allclose(moved, np.sqrt(now.kept) * r2 * (scores[1] - scores[0]), rtol=1e-8)
+
+
+def test_ddrm_has_the_posterior_of_a_gaussian_without_noise():
+    """Measured coefficients as measured, the others drawn from the prior, if eta = 0; its .85 loses variance."""
+    denoise, matrix = Gaussian(jnp.zeros(SHAPE), VARIANCE), Matrix(jnp.asarray(MATRIX, jnp.float32))
+    chain = ddrm(denoise, jnp.asarray(Y, jnp.float32), matrix, 1e-4, SHAPE, 400, eta=0.0)
+    run = jax.jit(jax.vmap(lambda k: run_steps(chain, chain.init(k, SHAPE), 0, 400)[0].x.ravel()))
+    samples = np.asarray(run(jax.random.split(jax.random.key(0), 3000)))
+    mean, covariance = posterior(1e-4)
+    np.testing.assert_allclose(samples.mean(0), mean, atol=0.05)
+    np.testing.assert_allclose(np.cov(samples.T), covariance, atol=0.03)
+
+
+def test_blind_dps_is_its_equations(float64):
+    """A step of both chains, the gradients by central differences."""
+    shape, side, operator = (6, 6, 1), 3, BlindConvolution()
+    generator = np.random.default_rng(2)
+    y = jnp.asarray(generator.normal(size=shape))
+    image, kernel = Gaussian(jnp.zeros(shape), VARIANCE), Gaussian(jnp.full((side, side, 1), -0.5), VARIANCE)
+    chain = blind_dps(image, kernel, y, operator, shape, side, STEPS)
+    state = chain.init(jax.random.key(0), shape)
+    new, _ = chain.step(state, 2)
+    now = baseline.schedule(STEPS).at(2)
+
+    def loss(x, k):
+        x0, k0 = baseline.denoised(image, x, now), baseline.denoised(kernel, k, now)
+        return float(jnp.linalg.norm(y - operator(x0, k0)) + jnp.sum(jnp.abs(k0 + 1)) / 2)
+
+    def slope(which, i, h=1e-6):
+        pair = [[state.x, state.k], [state.x, state.k]]
+        for side_number, sign in enumerate((1, -1)):
+            a = pair[side_number][which]
+            pair[side_number][which] = a.ravel().at[i].add(sign * h).reshape(a.shape)
+        return (loss(*pair[0]) - loss(*pair[1])) / (2 * h)
+
+    _, x_key, k_key = jax.random.split(state.key, 3)
+    for which, (old, denoiser, key, found) in enumerate(
+        [(state.x, image, x_key, new.x), (state.k, kernel, k_key, new.k)]
+    ):
+        drawn = baseline.ddpm(old, baseline.denoised(denoiser, old, now), jax.random.normal(key, old.shape), now)
+        moved = (drawn - found).ravel() / jnp.sqrt(now.kept)
+        for i in (0, 4, old.size - 1):
+            assert float(moved[i]) == pytest.approx(slope(which, i), rel=1e-5, abs=1e-7)
+
+
 @pytest.mark.parametrize("name", BASELINES)
 def test_neighbours_do_not_matter(name):
-    chain = chain_of(name)
-    keys = jax.random.split(jax.random.key(3), 3)
+    chain = chain_of(name) if name not in ("daps", "ilvr") else picture_chain(name)
+    shape = SHAPE if name not in ("daps", "ilvr") else (8, 8, 1)
+    keys, steps = jax.random.split(jax.random.key(3), 3), 4
 
     def run(key, scale):
-        state = chain.init(key, SHAPE)
-        return run_steps(chain, state._replace(x=scale * state.x), 0, STEPS)[0].x
+        state = chain.init(key, shape)
+        return run_steps(chain, state._replace(x=scale * state.x), 0, steps)[0].x
 
     scales = jnp.array([1.0, 10.0, 1e3])
     together = jax.vmap(run)(keys, scales)
@@ -88,17 +241,74 @@ def test_neighbours_do_not_matter(name):
         np.testing.assert_allclose(together[i], run(keys[i], scales[i]), rtol=1e-4, atol=1e-5)
 
 
+def picture_chain(name):
+    operator = make_operator("denoise", np.random.default_rng(0), 8, 8, OperatorOptions())
+    y = jnp.linspace(-1, 1, 64).reshape(8, 8, 1)
+    return BASELINES[name].factory(Gaussian(jnp.zeros((8, 8, 1)), VARIANCE), y, operator, 0.2, (8, 8, 1), 4)
+
+
 def test_ddrm_returns_a_clear_measurement():
     """Everything measured, almost without noise: the image is the measurement."""
     matrix = jnp.asarray(np.linalg.qr(GENERATOR.normal(size=(6, 6)))[0], jnp.float32)
     truth = jnp.linspace(-1, 1, 6).reshape(SHAPE)
-    chain = BASELINES["ddrm"](Gaussian(jnp.zeros(SHAPE), VARIANCE), matrix @ truth.ravel(), Matrix(matrix), 1e-4, 20)
+    chain = ddrm(Gaussian(jnp.zeros(SHAPE), VARIANCE), matrix @ truth.ravel(), Matrix(matrix), 1e-4, SHAPE, 20)
     state, _ = run_steps(chain, chain.init(jax.random.key(0), SHAPE), 0, 20)
     np.testing.assert_allclose(state.x, truth, atol=0.02)
 
 
+@pytest.mark.parametrize("task", ["denoise", "random_inpaint", "gaussian_deblur", "sr4", "motion_deblur"])
+@pytest.mark.parametrize("canvas", [(16, 12, 3), (16, 16, 3)])
+def test_singular_values_are_the_operators(float64, task, canvas):
+    """H^+ H x is x where s is not zero, and H sees nothing where it is, but what was cut; on a larger canvas too."""
+    options = OperatorOptions(boundary="circular", missing=0.5, kernel_std=1.0, kernel_size=5)
+    operator = View(make_operator(task, np.random.default_rng(0), 16, 12, options), 16, 12)
+    form, x = singular_form(operator, canvas), jax.random.normal(jax.random.key(0), canvas)
+    z = form.forward(x)
+    np.testing.assert_allclose(form.backward(z), x, atol=1e-9)
+    seen = np.broadcast_to(form.singular_values, z.shape) > 0
+    assert seen.any()
+    invisible = operator(form.backward(jnp.where(seen, 0, z)))
+    assert float(jnp.abs(invisible).max()) < 0.15
+    visible = form.backward(jnp.where(seen, z, 0))
+    np.testing.assert_allclose(
+        np.where(seen, form.pseudo_inverse(operator(visible)), 0), np.where(seen, z, 0), atol=1e-7
+    )
+
+
+def test_classical_methods_improve_what_they_can(photos):
+    """Nearer the truth than the measurement, in the mean of four photographs."""
+
+    def error(a, b):
+        return float(np.mean((a - b) ** 2))
+
+    for task in ("denoise", "gaussian_deblur", "motion_deblur", "random_inpaint", "hdr", "motion_deblur+sr2"):
+        options = OperatorOptions(kernel_std=1.0, kernel_size=7, missing=0.5)
+        before = after = 0.0
+        for i, photo in enumerate(photos[:4]):
+            operator = make_operator(task, np.random.default_rng(i), 32, 32, options)
+            noise = 0.05 * jax.random.normal(jax.random.key(i), jax.eval_shape(operator, photo).shape)
+            y = np.asarray(operator(photo) + noise)
+            shown = y if y.shape == photo.shape else np.asarray(jax.image.resize(y, photo.shape, "cubic"))
+            before += error(shown, photo)
+            after += error(classical(operator, y, 0.05, photo.shape), photo)
+        assert after < before, task
+    with pytest.raises(UnsuitableError, match="no classical method"):
+        operator = make_operator("nonlinear_deblur", np.random.default_rng(0), 32, 32, OperatorOptions())
+        classical(operator, photos[0], 0.05, photos[0].shape)
+
+
 def test_bad_settings_are_refused():
+    prior = prior_from_denoiser(Gaussian(jnp.zeros(SHAPE), VARIANCE), CLD())
     with pytest.raises(ValueError, match="num_steps of a baseline"):
-        BASELINES["dps"](None, jnp.zeros(2), lambda x: x, 0.1, 1001)
-    with pytest.raises(ValueError, match="spectral form"):
-        BASELINES["ddrm"](None, jnp.zeros(2), lambda x: x, 0.1, 10)
+        dps(None, jnp.zeros(2), lambda x: x, 0.1, SHAPE, 1001)
+    with pytest.raises(ValueError, match="multiple of 2"):
+        daps(None, jnp.zeros(2), lambda x: x, 0.1, SHAPE, 7)
+    for name in ("ddrm", "ddnm"):
+        with pytest.raises(UnsuitableError, match="no singular values"):
+            baseline_sampler(name, jnp.zeros(2), lambda x: x, prior, SHAPE, 10, 0.1)
+    with pytest.raises(UnsuitableError, match="takes the measurement for a picture"):
+        baseline_sampler("ilvr", jnp.zeros(2), lambda x: x, prior, SHAPE, 10, 0.1)
+    with pytest.raises(UnsuitableError, match="Gaussian noise alone"):
+        baseline_sampler("dps", jnp.zeros(2), lambda x: x, prior, SHAPE, 10, PoissonNoise(10.0))
+    with pytest.raises(ValueError, match="noise_std must be positive"):
+        baseline_sampler("dps", jnp.zeros(2), lambda x: x, prior, SHAPE, 10, 0.0)

@@ -6,7 +6,7 @@ import pytest
 from conftest import ROOT
 
 ORDER = [
-    "version", "types", "noise", "diffusion", "spectral", "priors", "models", "importers",
+    "version", "types", "noise", "diffusion", "spectral", "priors", "closed_form", "models", "importers",
     "operators", "samplers", "guidance", "baselines",
     "restore", "blind", "networks", "sharding", "data", "metrics", "evidence", "kernel_search", "batch",
     "plots", "training", "checkpoints",

@@ -1,12 +1,13 @@
-"""What the baselines share: the variance-preserving schedule of 1000 steps, respaced."""
+"""What the baselines share: the variance-preserving schedule of 1000 steps, respaced, and its moves."""
 
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from cvsa_jax.samplers.base import to_device
-from cvsa_jax.types import State
+from cvsa_jax.types import Denoiser, Info, State
 
 TRAINING_STEPS = 1000
 
@@ -20,6 +21,10 @@ class Schedule(NamedTuple):
     kept: jax.Array
     before: jax.Array
     noise: jax.Array
+
+    def at(self, index: jax.Array) -> "Schedule":
+        """The numbers of one step."""
+        return Schedule(*(a[index] for a in self))
 
 
 def schedule(num_steps: int) -> Schedule:
@@ -47,3 +52,32 @@ def draw(state: State) -> tuple[jax.Array, jax.Array]:
     """(next chain key, noise of x's shape)."""
     chain_key, noise_key = jax.random.split(state.key)
     return chain_key, jax.random.normal(noise_key, state.x.shape, state.x.dtype)
+
+
+def denoised(denoise: Denoiser, x: jax.Array, now: Schedule) -> jax.Array:
+    """x_0hat = E[x_0 | x_t = x]."""
+    return denoise(x / jnp.sqrt(now.kept), now.noise)
+
+
+def ancestor(now: Schedule) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(a, b, s) of q(x_s | x_t, x_0) = N(a x_0 + b x_t, s^2 I), s the step's end."""
+    ratio = now.kept / now.before
+    a = jnp.sqrt(now.before) * (1 - ratio) / (1 - now.kept)
+    b = jnp.sqrt(ratio) * (1 - now.before) / (1 - now.kept)
+    return a, b, jnp.sqrt((1 - now.before) / (1 - now.kept) * (1 - ratio))
+
+
+def ddpm(x: jax.Array, estimate: jax.Array, z: jax.Array, now: Schedule) -> jax.Array:
+    """A draw of q(x_s | x_t, x_0hat), z ~ N(0, I)."""
+    a, b, s = ancestor(now)
+    return a * estimate + b * x + s * z
+
+
+def residual(measurement: jax.Array, predicted: jax.Array) -> Info:
+    """What a step reports."""
+    return Info(jnp.sqrt(jnp.mean((measurement - predicted) ** 2)))
+
+
+def unit(r: jax.Array) -> jax.Array:
+    """r / |r|, the gradient of |r|; zero at zero."""
+    return r / jnp.maximum(jnp.sqrt(jnp.vdot(r, r)), jnp.finfo(r.dtype).tiny)

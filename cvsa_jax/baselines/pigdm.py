@@ -3,14 +3,14 @@
 import jax
 import jax.numpy as jnp
 
-from cvsa_jax.baselines.base import draw, schedule, start
+from cvsa_jax.baselines.base import denoised, draw, residual, schedule, start
 from cvsa_jax.operators.base import restrict, solve_gram
 from cvsa_jax.samplers.base import Sampler
-from cvsa_jax.types import Denoiser, Info, Operator, State
+from cvsa_jax.types import Denoiser, Operator, State
 
 
 def pigdm(
-    denoise: Denoiser, measurement: jax.Array, operator: Operator, noise_std, num_steps: int = 100,
+    denoise: Denoiser, measurement: jax.Array, operator: Operator, noise_std, image_shape, num_steps: int = 100,
     data_variance: float = 1.0,
 ) -> Sampler:  # fmt: skip
     """x_s = DDIM(x_t, x_0hat) + sqrt(kept_t) r^2 J' H' (r^2 H H' + noise_std^2 I)^-1 (y - H x_0hat).
@@ -20,7 +20,8 @@ def pigdm(
 
     Args:
       denoise: any Gaussian denoiser. measurement: y. operator: linear H (else its derivative).
-      noise_std: > 0. num_steps: in [2, 1000]. data_variance: of x_0 per pixel; the paper's is 1.
+      noise_std: > 0. image_shape: (H, W, C). num_steps: in [2, 1000].
+      data_variance: of x_0 per pixel; the paper's is 1.
 
     References: Song, Vahdat, Mardani, Kautz (2023), Pseudoinverse-guided diffusion models for
     inverse problems, ICLR, algorithm 1.
@@ -29,19 +30,21 @@ def pigdm(
     measurement = restrict(operator, measurement)
 
     def step(state: State, index):
-        kept, before, noise = (a[index] for a in table)
-        estimate, pullback = jax.vjp(lambda x: denoise(x / jnp.sqrt(kept), noise), state.x)
+        now = table.at(index)
+        kept, before, noise = now
+        estimate, pullback = jax.vjp(lambda x: denoised(denoise, x, now), state.x)
         predicted, forward = jax.linearize(operator, estimate)
         transpose = jax.linear_transpose(forward, estimate)
-        r = measurement - predicted
         variance = noise**2 * data_variance / (noise**2 + data_variance)
-        w = solve_gram(operator, forward, lambda w: transpose(w)[0], r, noise_std**2, variance)
+        w = solve_gram(
+            operator, forward, lambda w: transpose(w)[0], measurement - predicted, noise_std**2, variance
+        )  # fmt: skip
         guide = variance * pullback(transpose(w)[0])[0]
         key, z = draw(state)
         error = (state.x - jnp.sqrt(kept) * estimate) / jnp.sqrt(1 - kept)
         fresh = jnp.sqrt((1 - before) / (1 - kept) * (1 - kept / before))
         old = jnp.sqrt(jnp.maximum(1 - before - fresh**2, 0.0))
         x = jnp.sqrt(before) * estimate + old * error + fresh * z + jnp.sqrt(kept) * guide
-        return state._replace(x=x, key=key), Info(jnp.sqrt(jnp.mean(r**2)))
+        return state._replace(x=x, key=key), residual(measurement, predicted)
 
     return Sampler(start, step, table.noise)

@@ -8,13 +8,14 @@ from cvsa_jax.operators.base import Identity, View, adjoint, restrict, simulate
 from cvsa_jax.operators.camera import CameraShake, camera_shake
 from cvsa_jax.operators.chain import Chain
 from cvsa_jax.operators.convolution import BOUNDARIES, Convolution, convolution
-from cvsa_jax.operators.dense import Matrix, SpectralForm
+from cvsa_jax.operators.dense import Matrix
 from cvsa_jax.operators.encoder import EncodedBlur, encoded_blur
 from cvsa_jax.operators.kernels import gaussian_kernel, image_to_kernel, kernel_to_image, motion_kernel
 from cvsa_jax.operators.masks import Mask, box_mask, hand_mask, random_mask
 from cvsa_jax.operators.options import OperatorOptions, default_kernel_size
 from cvsa_jax.operators.phase import FourierMagnitude, aligned, shifted, trivial_ambiguities
 from cvsa_jax.operators.separable import Separable, bicubic_downsample, gaussian_blur
+from cvsa_jax.operators.singular import SpectralForm, singular_form
 from cvsa_jax.operators.storage import load_operator, save_operator
 from cvsa_jax.operators.tasks import TASKS, Task, find_task, kernel_of, make_operator
 from cvsa_jax.operators.tones import Clip, Quantised, quantised
@@ -63,5 +64,6 @@ __all__ = [
     "save_operator",
     "shifted",
     "simulate",
+    "singular_form",
     "trivial_ambiguities",
 ]

@@ -1,0 +1,56 @@
+"""Diffusion posterior sampling of image and kernel side by side (BlindDPS)."""
+
+import jax
+import jax.numpy as jnp
+
+from cvsa_jax.baselines.base import ddpm, denoised, residual, schedule
+from cvsa_jax.samplers.base import Sampler
+from cvsa_jax.types import Denoiser, State
+
+
+def blind_dps(
+    denoise: Denoiser, denoise_kernel: Denoiser, measurement: jax.Array, operator, image_shape, kernel_side: int,
+    num_steps: int = 1000, step_size: float = 1.0, sparsity: float = 1.0,
+) -> Sampler:  # fmt: skip
+    """Two chains under one loss, L = |y - H(x_0hat, k_0hat)| + sparsity |(k_0hat + 1)/2|_1.
+
+        x_s = DDPM(x_t, x_0hat) - step_size sqrt(kept_t) grad_x L
+        k_s = DDPM(k_t, k_0hat) - step_size sqrt(kept_t) grad_k L
+
+    k is the kernel's image in [-1, 1]; H scales it to sum 1. The factor sqrt(kept_t) is that of the
+    published code.
+
+    Args:
+      denoise, denoise_kernel: Gaussian denoisers of image and kernel. measurement: y.
+      operator: (x, k) -> H(x, k), such as `BlindConvolution`. image_shape: (H, W, C).
+      kernel_side: k is (kernel_side, kernel_side, 1). num_steps: in [2, 1000].
+
+    References: Chung et al. (2022), arXiv:2211.10656, algorithm 1.
+    """
+    table = schedule(num_steps)
+
+    def init(key, image_shape):
+        x_key, k_key, chain_key = jax.random.split(key, 3)
+        k = jax.random.normal(k_key, (kernel_side, kernel_side, 1))
+        return State(jax.random.normal(x_key, image_shape), None, chain_key, k)
+
+    def step(state: State, index):
+        now = table.at(index)
+
+        def loss(x, k):
+            estimates = denoised(denoise, x, now), denoised(denoise_kernel, k, now)
+            r = measurement - operator(*estimates)
+            size = jnp.sqrt(jnp.maximum(jnp.vdot(r, r), jnp.finfo(r.dtype).tiny))
+            return size + sparsity * jnp.sum(jnp.abs(estimates[1] + 1)) / 2, (estimates, r)
+
+        gradients, (estimates, r) = jax.grad(loss, (0, 1), has_aux=True)(state.x, state.k)
+        key, x_key, k_key = jax.random.split(state.key, 3)
+        draws = [jax.random.normal(k, a.shape, a.dtype) for k, a in zip((x_key, k_key), estimates, strict=True)]
+        scale = step_size * jnp.sqrt(now.kept)
+        x, k = (
+            ddpm(a, estimate, z, now) - scale * gradient
+            for a, estimate, z, gradient in zip((state.x, state.k), estimates, draws, gradients, strict=True)
+        )
+        return state._replace(x=x, k=k, key=key), residual(r, 0.0)
+
+    return Sampler(init, step, table.noise)
