@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from cvsa_jax.baselines import BLIND_BASELINES, baseline_sampler
 from cvsa_jax.blind import Layout, PairPrior, blind_sampler
 from cvsa_jax.operators.base import Identity, View, canvas_shape, restrict
 from cvsa_jax.operators.kernels import image_to_kernel
@@ -61,7 +62,8 @@ class BatchRestorer:
       chunk: steps between two calls of the progress function.
       kernel_prior: for blind tasks, whose operators are of image and kernel.
       kernel_side: for blind tasks, side of the kernel's image for a canvas (H, W, C).
-      settings: further keyword arguments of `guided_sampler`.
+      baseline: name in BASELINES or, for blind tasks, BLIND_BASELINES, to run in place of CVSA.
+      settings: further keyword arguments of `guided_sampler`; of baselines, noise_std alone.
 
     Raises:
       ValueError: on a setting that `restore` would refuse.
@@ -76,14 +78,17 @@ class BatchRestorer:
         chunk: int = 10,
         kernel_prior: Prior | None = None,
         kernel_side: Callable[[tuple[int, ...]], int] | None = None,
+        baseline: str | None = None,
         **settings,
     ):
         self._priors, self._stride, self._channels = (prior, kernel_prior), stride, image_channels
         self._num_steps, self._chunk, self._kernel_side = num_steps, min(chunk, num_steps), kernel_side
         self._settings = dict(settings, num_steps=num_steps)
-        # Bad settings are refused here, of which only the start depends on the operator.
-        stand_in = Identity() if settings.get("start") != "guess" else FourierMagnitude(0, 0)
-        self._chain(np.zeros(()), stand_in, self._priors, self.canvas(stride, stride))
+        self._baseline = baseline
+        if baseline is None:
+            # Bad settings are refused here, of which only the start depends on the operator.
+            stand_in = Identity() if settings.get("start") != "guess" else FourierMagnitude(0, 0)
+            self._chain(np.zeros(()), stand_in, self._priors, self.canvas(stride, stride))
         self._compiled: dict = {}
 
     def canvas(self, height: int, width: int) -> tuple[int, int, int]:
@@ -98,8 +103,28 @@ class BatchRestorer:
             self._compiled[key] = jax.jit(split_over(mesh, function, num_split)).lower(*args).compile()
         return self._compiled[key]
 
+    def check(self, measurement: np.ndarray, operator, image_shape: tuple[int, int, int]) -> None:
+        """Raises what the sampler has against such measurements, before anything compiles."""
+        canvas, view = self.canvas(*image_shape[:2]), self._view(operator, image_shape)
+
+        def begin(key, y, h, priors):
+            return self._chain(y, h, priors, canvas).init(key, canvas)
+
+        jax.eval_shape(begin, jax.random.key(0), jnp.asarray(measurement), view, self._priors)
+
+    def _view(self, operator, image_shape) -> View:
+        height, width, channels = image_shape
+        return View(operator, height, width, channels == 1 and self._channels != 1)
+
     def _chain(self, measurement, operator, priors, canvas):
         image, kernel = priors
+        if self._baseline is not None:
+            noise, steps = self._settings["noise_std"], self._num_steps
+            if kernel is None:
+                return baseline_sampler(self._baseline, measurement, operator, image, canvas, steps, noise)
+            factory = BLIND_BASELINES[self._baseline].factory
+            side = self._kernel_side(canvas)
+            return factory(image.denoise, kernel.denoise, measurement, operator, canvas, side, steps)
         if kernel is None:
             return guided_sampler(measurement, operator, image, **self._settings)
         pair = PairPrior(image, kernel, Layout(canvas, self._kernel_side(canvas)))
@@ -148,10 +173,8 @@ class BatchRestorer:
           image_shape: (H, W, C) of the images; C may be 1 under a prior with 3 channels.
           progress: called with the number of steps that were just done.
         """
-        height, width, channels = image_shape
-        grey = channels == 1 and self._channels != 1
-        views = [View(h, height, width, grey) for h in operators]
-        mesh, canvas = batch_mesh(len(views)), self.canvas(height, width)
+        views = [self._view(h, image_shape) for h in operators]
+        mesh, canvas = batch_mesh(len(views)), self.canvas(*image_shape[:2])
         split, whole = NamedSharding(mesh, PartitionSpec("batch")), NamedSharding(mesh, PartitionSpec())
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *views)
         keys, *inputs = jax.device_put((keys, jnp.asarray(measurements), stacked), split)

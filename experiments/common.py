@@ -18,18 +18,17 @@ DEFAULT_CHECKPOINT = ROOT / "checkpoints" / "products64"
 KERNEL_CHECKPOINT = ROOT / "checkpoints" / "kernels16"
 
 
-def define_diffusion_flags() -> None:
+def define_diffusion_flags(into: flags.FlagValues = flags.FLAGS) -> None:
     """--mass, --friction, --beta, --gamma."""
     default = CLD()
-    flags.DEFINE_float("mass", default.mass, "M, how strongly position and velocity are coupled.")
-    flags.DEFINE_float("friction", None, "Gamma; by default critical damping, 2 sqrt(M).")
-    flags.DEFINE_float("beta", default.beta, "The diffusion's rate.")
-    flags.DEFINE_float("gamma", default.gamma, "The initial velocity has variance gamma * M.")
+    flags.DEFINE_float("mass", default.mass, "M, how strongly position and velocity are coupled.", flag_values=into)
+    flags.DEFINE_float("friction", None, "Gamma; by default critical damping, 2 sqrt(M).", flag_values=into)
+    flags.DEFINE_float("beta", default.beta, "The diffusion's rate.", flag_values=into)
+    flags.DEFINE_float("gamma", default.gamma, "The initial velocity has variance gamma * M.", flag_values=into)
 
 
-def diffusion_from_flags() -> CLD:
+def diffusion_from_flags(f: flags.FlagValues = flags.FLAGS) -> CLD:
     """The CLD that the flags describe."""
-    f = flags.FLAGS
     return CLD(mass=f.mass, friction=f.friction, beta=f.beta, gamma=f.gamma)
 
 

@@ -1,30 +1,12 @@
 """One preset for each task: what experiments.restore runs unless a flag says otherwise."""
 
-from typing import NamedTuple
+from absl import flags
 
 from cvsa_jax import operators
-from cvsa_jax.diffusion import SMALLEST_TIME
+from experiments import methods
+from experiments.methods import Preset
 
-
-class Preset(NamedTuple):
-    """How a task is restored: names for `restore`, reverse steps, corrections of each, posterior samples.
-
-    combine: 'mean' of the samples, or the one with the smallest 'residual'. start: 'noise', or the 'guess' of
-    the operator; for blind tasks, of a search for the kernel. t_start, t_end: of the grid.
-    """
-
-    sampler: str = "ancestral"
-    guidance: str = "spectral_covariance"
-    time_grid: str = "logarithmic"
-    num_steps: int = 25
-    num_corrections: int = 0
-    num_samples: int = 4
-    combine: str = "mean"
-    start: str = "noise"
-    t_start: float = 1.0
-    t_end: float = SMALLEST_TIME
-
-
+OWN_FLAGS = ("sampler", "guidance", "num_corrections", "time_grid", "t_start", "t_end", "start")
 # What a hole is filled with must fit its border: without corrections a seam shows, with seven at
 # each noise level it is gone, and a white covariance then serves best. Scattered pixels and blur
 # are better off with more samples. Plain noise leaves no difference, so it takes the cheapest.
@@ -51,16 +33,25 @@ def preset_of(task: str) -> Preset:
     return PRESETS.get(task, Preset())
 
 
-def fill(task: str, flag_values) -> None:
-    """Set every flag that was left out to the task's preset.
+def fill(job: flags.FlagValues) -> None:
+    """Set every flag that was left out to the preset of the task, or of a method that is not ours.
 
     A sampler of the user's own takes no corrections unless they are asked for: not all can.
+
+    Raises:
+      ValueError: if a flag is given that the method does not have.
     """
-    if flag_values["sampler"].value is not None and flag_values["num_corrections"].value is None:
-        flag_values["num_corrections"].value = 0
-    for name, value in preset_of(task)._asdict().items():
-        if flag_values[name].value is None:
-            flag_values[name].value = value
+    preset = preset_of(job.task)
+    if job.method != methods.CVSA:
+        for name in OWN_FLAGS:
+            if job[name].value is not None:
+                raise ValueError(f"--{name} belongs to --method={methods.CVSA}, not to {job.method}")
+        preset = methods.preset(job.method, job.task, preset)
+    elif job["sampler"].value is not None and job["num_corrections"].value is None:
+        job["num_corrections"].value = 0
+    for name, value in preset._asdict().items():
+        if job[name].value is None:
+            job[name].value = value
 
 
 def listing() -> str:

@@ -1,5 +1,7 @@
 """Fixtures: photographs, tiny networks. Compiled programs are kept between runs of the suite."""
 
+import contextlib
+import io
 import os
 import pathlib
 import subprocess
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 
 from cvsa_jax import checkpoints, data, networks, spectral, training
+from experiments import common, job_flags, restore
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "experiments" / "samples"
@@ -74,5 +77,23 @@ def run_program():
         return subprocess.run(
             command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=timeout, check=False
         )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def run_restore():
+    """What `experiments.restore` does with these flags, in this process: as `run_program`, without its start."""
+
+    def run(*arguments) -> subprocess.CompletedProcess:
+        out, err, code = io.StringIO(), io.StringIO(), 0
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                with common.user_errors():
+                    values = job_flags.parse([str(a) for a in arguments])
+                restore.main(values)
+            except SystemExit as stop:
+                code = stop.code or 0
+        return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
     return run

@@ -16,6 +16,7 @@ from conftest import ROOT, SAMPLES
 from PIL import Image
 
 from cvsa_jax import checkpoints, data, networks, spectral, training
+from cvsa_jax.baselines import BASELINES
 
 FEW = ("--num_steps=6", "--num_samples=1")
 
@@ -46,9 +47,12 @@ def inputs(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def restore(run_program, tiny_checkpoint):
+def restore(run_program, run_restore, tiny_checkpoint):
+    """In this process; in one of its own where the environment is another."""
+
     def run(*arguments, **environment):
-        return run_program("restore", f"--checkpoint={tiny_checkpoint}", *FEW, *arguments, **environment)
+        flags = f"--checkpoint={tiny_checkpoint}", *FEW, *arguments
+        return run_program("restore", *flags, **environment) if environment else run_restore(*flags)
 
     return run
 
@@ -361,8 +365,6 @@ def test_kernels_are_trained_on_without_files(run_program, tmp_path):
         (["--task=sr4", "--input=no/such/file.png", "--output=OUT"], "no such file or folder"),
         (["--task=sr4", "--input=BROKEN", "--output=OUT"], "cannot read"),
         (["--task=deblur", "--input=IMAGE", "--output=OUT"], "task must be one of"),
-        (["--task=sr4", "--input=IMAGE", "--output=OUT", "--step=5"], "Unknown command line flag 'step'"),
-        (["--task=sr4", "--input=IMAGE", "--output=OUT", "extra"], "unexpected argument"),
         (["--task=sr4", "--input=IMAGE"], "--output is required"),
         (["--task=sr4", "--input=IMAGE", "--output=OUT", "--checkpoint=none"], "no prior in"),
         (["--task=sr4", "--input=IMAGE", "--output=OUT", "--checkpoint=MISMATCH"], "does not match"),
@@ -380,6 +382,16 @@ def test_kernels_are_trained_on_without_files(run_program, tmp_path):
         (["--task=sr4", "--input=IMAGE", "--output=OUT", "--noise=poisson", "--photons=0"], "rate of Poisson noise"),
         (["--task=blind_motion_deblur", "--input=IMAGE", "--output=OUT", "--kernel_checkpoint=none"], "no prior in"),
         (["--task=sr4", "--input=IMAGE", "--output=OUT", "--start=guess"], "no first guess"),
+        (
+            ["--task=motion_deblur", "--input=IMAGE", "--output=OUT", "--method=ddrm"],
+            "DDRM cannot do motion_deblur: a ",
+        ),
+        (["--task=phase_retrieval", "--input=IMAGE", "--output=OUT", "--method=ilvr"], "for a picture"),
+        (["--task=nonlinear_deblur", "--input=IMAGE", "--output=OUT", "--method=classical"], "no classical method"),
+        (["--task=blind_motion_deblur", "--input=IMAGE", "--output=OUT", "--method=dps"], "must be given the kernel"),
+        (["--task=sr4", "--input=IMAGE", "--output=OUT", "--method=blind_dps"], "for blind tasks alone"),
+        (["--task=sr4", "--input=IMAGE", "--output=OUT", "--method=dps", "--guidance=plug_in"], "belongs to"),
+        (["--task=sr4", "--input=IMAGE", "--output=OUT", "--method=dps", "--noise=poisson"], "Gaussian noise alone"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_one(restore, inputs, tiny_checkpoint, tmp_path, arguments, message):
@@ -397,6 +409,35 @@ def test_bad_input_is_one_line_and_exit_code_one(restore, inputs, tiny_checkpoin
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_the_process_itself_refuses_what_it_does_not_know(run_program, inputs, tmp_path):
+    image = f"--input={inputs / 'colour0.png'}"
+    for argument, message in (("--step=5", "Unknown command line flag 'step'"), ("extra", "unexpected argument")):
+        done = run_program("restore", "--task=sr4", image, f"--output={tmp_path / 'out'}", argument)
+        assert done.returncode == 1
+        assert message in done.stderr
+        assert done.stderr.count("\n") == 1
+        assert not (tmp_path / "out").exists()
+
+
+def test_every_method_restores_from_the_command_line(restore, inputs, tiny_kernels, tmp_path):
+    """The same measurement for all of them; evaluations as counted, the classical one without any."""
+    image = f"--input={inputs / 'colour0.png'}"
+    measured = set()
+    for method in (*BASELINES, "classical"):
+        output = tmp_path / method
+        done = restore("--task=sr2", image, f"--output={output}", f"--method={method}")
+        assert done.returncode == 0, done.stderr
+        row = rows(output / "metrics.csv")[0]
+        assert row["network_evaluations"] == ("0" if method == "classical" else "6")
+        measured.add((output / "measurement" / "colour0.png").read_bytes())
+    assert len(measured) == 1
+    output, kernels = tmp_path / "blind", f"--kernel_checkpoint={tiny_kernels}"
+    done = restore("--task=blind_motion_deblur", image, f"--output={output}", "--method=blind_dps", kernels)
+    assert done.returncode == 0, done.stderr
+    assert rows(output / "metrics.csv")[0]["network_evaluations"] == "6"
+    assert (output / "kernel" / "colour0.png").exists()
 
 
 def test_explicit_sampler_that_diverges_is_reported(restore, inputs, tmp_path):
