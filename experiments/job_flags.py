@@ -70,7 +70,7 @@ def define(into: flags.FlagValues) -> None:
     number("exposure", 1.2, "nonlinear_deblur: above 1 bright areas saturate.")
     number("hdr_gain", 2.0, "hdr: by which the image's range exceeds the sensor's.")
     whole("jpeg_quality", 10, "jpeg: 1 coarse to 100.")
-    text("bkse_weights", None, "bkse_deblur: the blur encoder's published file, or one of import_bkse.")
+    text("bkse_weights", None, "bkse_deblur: the blur encoder's published file, or one of import_weights.")
     whole("search_guesses", 8, "Blind tasks: kernels that the search refines.", lower_bound=1)
     common.define_diffusion_flags(into)
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cvsa_jax.importers import bkse
+from cvsa_jax.importers import arrays, bkse
 from cvsa_jax.models.blur_encoder import CODE_FEATURES, BlurEncoder, pixel_shuffle
 from cvsa_jax.operators import EncodedBlur, load_operator, save_operator
 
@@ -115,7 +115,7 @@ def test_encoded_blur_is_stored_by_its_code(tmp_path, monkeypatch):
     monkeypatch.setattr(bkse, "BlurEncoder", lambda: SMALL)
     monkeypatch.setattr("cvsa_jax.operators.encoder.STRIDE", 32)
     params = bkse.convert(published_like(SMALL), SMALL)
-    bkse.save(tmp_path / "weights.npz", params)
+    arrays.save_tree(tmp_path / "weights.npz", params)
     code = jax.random.normal(jax.random.key(0), (1, 2, CODE_FEATURES))
     operator = EncodedBlur(jax.tree.map(jnp.asarray, params), code, str(tmp_path / "weights.npz"))
     save_operator(tmp_path / "a.npz", operator)

@@ -8,7 +8,7 @@ from conftest import ROOT
 ORDER = [
     "version", "types", "noise", "diffusion", "spectral", "priors", "closed_form", "models", "importers",
     "operators", "samplers", "guidance", "baselines",
-    "restore", "blind", "networks", "sharding", "data", "metrics", "evidence", "kernel_search", "batch",
+    "restore", "blind", "networks", "sharding", "data", "frechet", "metrics", "evidence", "kernel_search", "batch",
     "plots", "training", "checkpoints",
 ]  # fmt: skip
 

@@ -316,7 +316,7 @@ def test_blind_jobs_write_image_and_kernel(restore, inputs, tiny_kernels, tmp_pa
     assert search.returncode == 0, search.stderr
     printed = restore(
         *common, f"--output={tmp_path / 'b'}", "--start=noise", "--guidance=plug_in", "--sampler=euler_maruyama",
-        "--time_grid=uniform", "--num_steps=1000",
+        "--time_grid=uniform", "--num_steps=300",
     )  # fmt: skip
     assert printed.returncode == 0, printed.stderr
     for name in "ab":
@@ -326,7 +326,7 @@ def test_blind_jobs_write_image_and_kernel(restore, inputs, tiny_kernels, tmp_pa
         row = rows(tmp_path / name / "metrics.csv")[0]
         assert 0 <= float(row["kernel_mse"]) < 1
         assert float(row["psnr_aligned"]) >= float(row["psnr"]) - 0.1
-    assert rows(tmp_path / "b" / "metrics.csv")[0]["network_evaluations"] == "1000"
+    assert rows(tmp_path / "b" / "metrics.csv")[0]["network_evaluations"] == "300"
 
 
 def test_chained_operators_photons_and_stored_operators(restore, inputs, tmp_path):

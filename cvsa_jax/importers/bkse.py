@@ -7,19 +7,17 @@ another network is refused instead of loaded in part.
 import pathlib
 from collections.abc import Mapping
 
-import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from cvsa_jax.importers.arrays import check_tree, convolution, read_state, read_tree, shapes_of
 from cvsa_jax.models.blur_encoder import CODE_FEATURES, BlurEncoder
 
 
 def expected_shapes(model: BlurEncoder) -> dict:
     """The parameters of a model, as shapes."""
     side = 4 * 2 ** len(model.widths)
-    image = jax.ShapeDtypeStruct((1, side, side, 3), np.float32)
-    code = jax.ShapeDtypeStruct((1, 1, 1, CODE_FEATURES), np.float32)
-    return jax.eval_shape(lambda a, b: model.init(jax.random.key(0), a, b), image, code)["params"]
+    return shapes_of(model, (1, side, side, 3), (1, 1, 1, CODE_FEATURES))
 
 
 def _part(state: Mapping[str, np.ndarray], prefix: str) -> list[np.ndarray]:
@@ -63,7 +61,7 @@ def convert(state: Mapping[str, np.ndarray], model: BlurEncoder | None = None) -
             if weight.ndim != 4:
                 raise ValueError(f"{prefix}: an array of shape {weight.shape} where a convolution's was expected")
             turned = path[-1].startswith("up") and path[0] == "adapter"
-            kernel = weight[:, :, ::-1, ::-1].transpose(2, 3, 0, 1) if turned else weight.transpose(2, 3, 1, 0)
+            kernel = weight[:, :, ::-1, ::-1].transpose(2, 3, 0, 1) if turned else convolution(weight)
             wanted = [expected[*path, leaf].shape for leaf in ("kernel", "bias")]
             if [kernel.shape, bias.shape] != wanted:
                 raise ValueError(f"{prefix}: {'.'.join(path)} is {kernel.shape} in the file, {wanted[0]} expected")
@@ -73,34 +71,11 @@ def convert(state: Mapping[str, np.ndarray], model: BlurEncoder | None = None) -
 
 
 def load(path: str | pathlib.Path) -> dict:
-    """Parameters from a PyTorch file (.pth, needs PyTorch) or from one that `save` wrote (.npz).
+    """Parameters from a PyTorch file (.pth, needs PyTorch) or from one of `arrays.save_tree` (.npz).
 
     Raises:
       ValueError: if it cannot be read, or is of another network.
     """
-    path = pathlib.Path(path)
-    try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
-                return _checked({name: archive[name] for name in archive.files})
-        import torch
-
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except ImportError as error:
-        raise ValueError(f"{path} is a PyTorch file: install torch once, and save it as .npz") from error
-    except Exception as error:  # unpickling fails in many ways
-        raise ValueError(f"cannot read {path}: {str(error).splitlines()[0] if str(error) else error!r}") from error
-    return convert({name: tensor.numpy() for name, tensor in state.items()})
-
-
-def _checked(flat: Mapping[str, np.ndarray]) -> dict:
-    """Names with slashes as a tree, if it is the published network's."""
-    expected = flatten_dict(expected_shapes(BlurEncoder()), sep="/")
-    if {k: a.shape for k, a in flat.items()} != {k: a.shape for k, a in expected.items()}:
-        raise ValueError("the file holds another network's parameters")
-    return unflatten_dict(dict(flat), sep="/")
-
-
-def save(path: str | pathlib.Path, params: dict) -> None:
-    """Write parameters so that `load` needs no PyTorch."""
-    np.savez_compressed(path, **{name: np.asarray(a) for name, a in flatten_dict(params, sep="/").items()})
+    if pathlib.Path(path).suffix != ".npz":
+        return convert(read_state(path))
+    return check_tree(read_tree(path), expected_shapes(BlurEncoder()), "the blur encoder")

@@ -1,0 +1,76 @@
+"""Files of weights: PyTorch's, which need PyTorch, and ours, which need nothing."""
+
+import pathlib
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+
+def read_state(path: str | pathlib.Path) -> dict[str, np.ndarray]:
+    """The arrays of a PyTorch state dictionary (.pth, .pt), by name.
+
+    Raises:
+      ValueError: if PyTorch is missing or the file cannot be read.
+    """
+    try:
+        import torch
+
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        return {name: np.asarray(tensor.numpy()) for name, tensor in state.items()}
+    except ImportError as error:
+        raise ValueError(f"{path} is a PyTorch file: install torch once, and save it as .npz") from error
+    except Exception as error:  # unpickling fails in many ways
+        raise ValueError(f"cannot read {path}: {_first_line(error)}") from error
+
+
+def read_tree(path: str | pathlib.Path) -> dict:
+    """Parameters that `save_tree` wrote.
+
+    Raises:
+      ValueError: if the file cannot be read.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return unflatten_dict({name: archive[name] for name in archive.files}, sep="/")
+    except Exception as error:
+        raise ValueError(f"cannot read {path}: {_first_line(error)}") from error
+
+
+def save_tree(path: str | pathlib.Path, params: dict) -> None:
+    """Write parameters, a tree of arrays, as .npz."""
+    np.savez_compressed(path, **{name: np.asarray(a) for name, a in flatten_dict(params, sep="/").items()})
+
+
+def check_tree(params: dict, expected: dict, what: str) -> dict:
+    """The same parameters, if names and shapes are the expected ones.
+
+    Raises:
+      ValueError: names the first that is not.
+    """
+    have, want = ({k: np.shape(a) for k, a in flatten_dict(tree, sep="/").items()} for tree in (params, expected))
+    for name in sorted(have.keys() | want.keys()):
+        if have.get(name) != want.get(name):
+            raise ValueError(f"these are not the weights of {what}: {name} is {have.get(name)}, not {want.get(name)}")
+    return params
+
+
+def convolution(weight: np.ndarray) -> np.ndarray:
+    """A convolution's weights from PyTorch's (O, I, h, w) to (h, w, I, O)."""
+    return np.ascontiguousarray(np.asarray(weight).transpose(2, 3, 1, 0), np.float32)
+
+
+def shapes_of(model, *inputs: tuple[int, ...]) -> dict:
+    """The parameters of a Flax model for float32 inputs of these shapes, as shapes."""
+    arguments = [jax.ShapeDtypeStruct(shape, np.float32) for shape in inputs]
+    return jax.eval_shape(lambda *a: model.init(jax.random.key(0), *a), *arguments)["params"]
+
+
+def subtree(state: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """The entries below a prefix, by the rest of their names."""
+    return {name[len(prefix) :]: a for name, a in state.items() if name.startswith(prefix)}
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else repr(error)
