@@ -60,6 +60,15 @@ def _padded(kernel: np.ndarray, shape: list[int]) -> np.ndarray:
     return np.pad(kernel, [(m, m) for m in margins])
 
 
+def mean_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """(mean, half of its interval) over images, by Student's t; half is not a number for less than two."""
+    count = len(values)
+    if count < 2:
+        return float(np.mean(values)), float("nan")
+    half = stats.t.ppf((1 + level) / 2, count - 1) * np.std(values, ddof=1) / count**0.5
+    return float(np.mean(values)), float(half)
+
+
 def interval(samples: np.ndarray, level: float = 0.9, axis: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """The interval that holds one more draw with probability `level`, from N draws of each pixel.
 

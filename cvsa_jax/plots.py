@@ -8,6 +8,8 @@ from PIL import Image, ImageDraw
 
 from cvsa_jax.data import to_bytes
 
+TITLE = 16
+
 
 def image_grid(rows: Sequence[Sequence[np.ndarray]], scale: int = 1, gap: int = 2) -> np.ndarray:
     """Images in [-1, 1] as one 8-bit picture; smaller ones are centred in their cell.
@@ -35,12 +37,24 @@ def save_grid(
     path: pathlib.Path, rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str] = (), scale: int = 1
 ) -> None:
     """Write `image_grid` as a PNG, with a title above each column."""
-    grid = image_grid(rows, scale)
-    top = 16 if titles else 0
-    canvas = Image.new("RGB", (grid.shape[1], grid.shape[0] + top), "white")
-    canvas.paste(Image.fromarray(grid), (0, top))
-    columns = max(len(row) for row in rows)
-    for j, title in enumerate(titles):
-        ImageDraw.Draw(canvas).text((j * (grid.shape[1] + 2) // columns + 2, 2), title, "black")
+    save_blocks(path, [(titles, rows)], scale)
+
+
+def save_blocks(
+    path: pathlib.Path, blocks: Sequence[tuple[Sequence[str], Sequence[Sequence[np.ndarray]]]], scale: int = 1
+) -> None:
+    """Write several (titles, rows), one below the other, as a PNG; titles that are too long for a column are cut."""
+    grids = [(titles, image_grid(rows, scale), max(len(row) for row in rows)) for titles, rows in blocks if rows]
+    heights = [grid.shape[0] + (TITLE if titles else 0) + 2 for titles, grid, _ in grids]
+    canvas = Image.new("RGB", (max(grid.shape[1] for _, grid, _ in grids), sum(heights) - 2), "white")
+    top = 0
+    for (titles, grid, columns), height in zip(grids, heights, strict=True):
+        canvas.paste(Image.fromarray(grid), (0, top + (TITLE if titles else 0)))
+        width = (grid.shape[1] + 2) // columns
+        for j, title in enumerate(titles):
+            label = Image.new("RGB", (width - 2, TITLE), "white")
+            ImageDraw.Draw(label).text((2, 2), title, "black")
+            canvas.paste(label, (j * width, top))
+        top += height
     path.parent.mkdir(parents=True, exist_ok=True)
     canvas.save(path)

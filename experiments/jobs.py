@@ -13,10 +13,10 @@ from tqdm import tqdm
 
 from cvsa_jax import batch, checkpoints, noise, operators, samplers
 from cvsa_jax.importers import bkse
-from experiments import blind, common, inputs, job_flags, methods, outputs, settings
+from experiments import blind, common, datasets, inputs, job_flags, methods, outputs, settings
 
 DIVERGED = 10.0  # images lie in [-1, 1]
-FREE_SETTINGS = ("input", "output", "overwrite", "list_tasks", "batch_size", "limit")
+FREE_SETTINGS = ("input", "list", "output", "overwrite", "list_tasks", "batch_size", "limit", "report")
 
 
 def operator_options(job: flags.FlagValues) -> operators.OperatorOptions:
@@ -90,11 +90,12 @@ def prepare(job: flags.FlagValues) -> Job:
     task = operators.find_task(job.task)
     settings.fill(job)
     methods.check(job.method, task)
-    options = operator_options(job)
+    options, folder = operator_options(job), pathlib.Path(job.input)
     stored = operators.load_operator(job.operator) if job.operator else None
     if job.measured:
         inputs.check_measured(job.task, options, stored is not None)
-    files = inputs.list_inputs(job.input, job.measured)[: job.limit]
+    files = inputs.list_inputs(job.input, job.measured) if not job.list else datasets.read_list(job.list, folder)
+    files = files[: job.limit]
     loaded = checkpoints.load_prior(job.checkpoint, common.diffusion_from_flags(job))
     channels = loaded.spec.image_channels
     kernels = blind.KernelFinder.from_flags(loaded, job) if task.blind else None
@@ -105,7 +106,7 @@ def prepare(job: flags.FlagValues) -> Job:
         job.task, options, channels, job.image_size, job.measured, noise_model(job), job.seed, stored,
         job.start == "guess" and not task.blind,
     )  # fmt: skip
-    names = inputs.output_names(files, pathlib.Path(job.input))
+    names = inputs.output_names(files, folder)
     todo = [(path, name) for path, name in zip(files, names, strict=True) if name not in results.done]
     entries, failures = reader.check(todo)
     if failures and not entries and not results.rows:

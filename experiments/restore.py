@@ -12,6 +12,7 @@ from absl import flags
 
 from cvsa_jax.types import UnsuitableError
 from experiments import common, job_flags, jobs, methods, settings
+from experiments import report as page
 
 
 def main(values: flags.FlagValues = flags.FLAGS) -> None:
@@ -44,6 +45,8 @@ def report(job: jobs.Job) -> None:
     if "kernel_mse" in means:
         print(f"kernel's mean squared error (maximum one, common shift removed): {means['kernel_mse']:.4f}")
     print(f"pictures: {results.folder / 'grid.png'}, {results.folder / 'restored'}")
+    if job.flags.report:
+        print(f"report: {page.job_report(results.folder)}")
     if failures:
         print(f"error: {len(failures)} of the images failed, see {results.folder / 'summary.json'}", file=sys.stderr)
         sys.exit(1)
