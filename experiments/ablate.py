@@ -6,21 +6,20 @@
 --sweep takes any flag of experiments.restore (mass, friction, beta, gamma, num_steps, num_samples, guidance, sampler,
 time_grid, noise_std, ...), and every flag of that program may be given for all the jobs. Each value of each sweep is a
 job in OUTPUT/NAME/VALUE; a run that was stopped goes on with the same command. Writes ablation.csv
-(each image), ablation.md (means and their 95 % intervals) and NAME.png for each sweep: PSNR, SSIM and residual.
+(each image), ablation.md (means and their 95 % intervals) and NAME.png for each sweep
+(PSNR, SSIM and residual), and report.html.
 """
 
 import csv
-import json
 import math
 import pathlib
-import sys
 from typing import NamedTuple
 
 import jax
 import matplotlib
 from absl import flags
 
-from experiments import common, comparison, job_flags, jobs
+from experiments import common, comparison, job_flags, jobs, report
 from experiments.tables import Figure, Grid, Measure, figure
 
 FLAGS = flags.FLAGS
@@ -157,8 +156,10 @@ def main() -> None:
     (output / "ablation.md").write_text(text)
     for sweep, grid in zip(sweeps, grids, strict=True):
         plot(output / f"{sweep.name}.png", sweep, grid)
+    jobs_by_label = {f"{s.name} = {v}": output / s.name / v for s in sweeps for v in s.values}
+    report.ablation_report(output, grids, jobs_by_label, {"shared flags": " ".join(shared)} | common.versions())
     print(text)
-    print(f"plots: {json.dumps([str(output / f'{s.name}.png') for s in sweeps])}", file=sys.stdout)
+    print(f"plots and the report: {output}/*.png, {output / 'report.html'}")
 
 
 if __name__ == "__main__":

@@ -178,28 +178,51 @@ def job_report(folder: pathlib.Path) -> pathlib.Path:
     return path
 
 
+def _job_rows(folder: pathlib.Path, label: str, facts: dict, count: int, headings: dict[str, str]) -> list[Row]:
+    """The first images of a job, truth against restoration; figures by column of metrics.csv, under their headings."""
+    kind, rows = comparison.estimates(folder), []
+    for r in comparison.read_rows(folder / "metrics.csv")[:count]:
+        name, figures = r["image"], dict(facts)
+        for column, heading in headings.items():
+            text = r.get(comparison.column_of(column, kind))
+            if text:
+                figures[heading] = float(text)
+        pictures = folder / "truth" / f"{name}.png", folder / kind / f"{name}.png"
+        rows.append(Row(name, *pictures, ("truth", label), figures))
+    return rows
+
+
 def comparison_report(
     plan: comparison.Plan, refused: dict, grids: Sequence[Grid], summary: str, count: int
 ) -> pathlib.Path:
     """Write report.html of `experiments.evaluate`: its tables, and the first images under every method; the path."""
+    columns = "psnr", "ssim", "kernel_mse", "seconds", "network_evaluations"
+    headings = {c: comparison.MEASURES[c].heading for c in columns}
     rows = []
     for task in plan.tasks:
         for method in plan.rows:
-            folder, label = comparison.folder_of(plan, task, method), comparison.ROWS[method][0]
-            if (task, method) in refused:
-                continue
-            kind = comparison.estimates(folder)
-            for r in comparison.read_rows(folder / "metrics.csv")[:count]:
-                name = r["image"]
-                figures: dict[str, str | float] = {"task": task, "method": label}
-                for column in ("psnr", "ssim", "kernel_mse", "seconds", "network_evaluations"):
-                    text = r.get(comparison.column_of(column, kind))
-                    if text:
-                        figures[comparison.MEASURES[column].heading] = float(text)
-                pictures = folder / "truth" / f"{name}.png", folder / kind / f"{name}.png"
-                rows.append(Row(name, *pictures, ("truth", label), figures))
-    path = plan.output / "report.html"
-    body = "".join(grid_table(grid) for grid in grids)
-    settings = json.loads((plan.output / "comparison.json").read_text())
-    path.write_text(page("Comparison", summary, body, rows, settings["settings"] | settings["versions"]))
+            if (task, method) not in refused:
+                folder, label = comparison.folder_of(plan, task, method), comparison.ROWS[method][0]
+                rows += _job_rows(folder, label, {"task": task, "method": label}, count, headings)
+    record = json.loads((plan.output / "comparison.json").read_text())
+    path, body = plan.output / "report.html", "".join(grid_table(grid) for grid in grids)
+    path.write_text(page("Comparison", summary, body, rows, record["settings"] | record["versions"]))
+    return path
+
+
+def ablation_report(
+    output: pathlib.Path, grids: Sequence[Grid], jobs: dict[str, pathlib.Path], settings: dict, count: int = 4
+) -> pathlib.Path:
+    """Write report.html of `experiments.ablate`: tables, plots, the first images of each job by label; the path."""
+    headings = {"psnr": "PSNR", "ssim": "SSIM"}
+    rows = [
+        row for label, folder in jobs.items() for row in _job_rows(folder, label, {"value": label}, count, headings)
+    ]
+    body = "".join(
+        f'{grid_table(grid)}<img alt="{html.escape(grid.title)}" style="max-width:100%" '
+        f'src="{_embedded(output / f"{grid.title}.png")}">'
+        for grid in grids
+    )
+    path = output / "report.html"
+    path.write_text(page("Ablation", "One constant at a time.", body, rows, settings))
     return path

@@ -214,6 +214,8 @@ def test_ablation_varies_one_constant_at_a_time(run_program, tiny_checkpoint, tm
     settings_of = lambda *parts: json.loads(output.joinpath(*parts, "summary.json").read_text())["settings"]  # noqa: E731
     assert settings_of("mass", ".1")["mass"] == 0.1
     assert settings_of("guidance", "plug_in")["mass"] == 0.25
+    # Two plots, and two pictures of each image of each of four jobs.
+    assert (output / "report.html").read_text().count("data:image/png;base64,") == 2 + 2 * 2 * 4
     for name in ("mass.png", "guidance.png"):
         assert Image.open(output / name).size[0] > 600
 
