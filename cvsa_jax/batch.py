@@ -62,7 +62,7 @@ class BatchRestorer:
       chunk: steps between two calls of the progress function.
       kernel_prior: for blind tasks, whose operators are of image and kernel.
       kernel_side: for blind tasks, side of the kernel's image for a canvas (H, W, C).
-      baseline: name in BASELINES or, for blind tasks, BLIND_BASELINES, to run in place of CVSA.
+      baseline: to run in place of CVSA, (name in BASELINES or, for blind tasks, BLIND_BASELINES, its constants).
       settings: further keyword arguments of `guided_sampler`; of baselines, noise_std alone.
 
     Raises:
@@ -78,7 +78,7 @@ class BatchRestorer:
         chunk: int = 10,
         kernel_prior: Prior | None = None,
         kernel_side: Callable[[tuple[int, ...]], int] | None = None,
-        baseline: str | None = None,
+        baseline: tuple[str, dict] | None = None,
         **settings,
     ):
         self._priors, self._stride, self._channels = (prior, kernel_prior), stride, image_channels
@@ -119,12 +119,11 @@ class BatchRestorer:
     def _chain(self, measurement, operator, priors, canvas):
         image, kernel = priors
         if self._baseline is not None:
-            noise, steps = self._settings["noise_std"], self._num_steps
+            (name, constants), noise, steps = self._baseline, self._settings["noise_std"], self._num_steps
             if kernel is None:
-                return baseline_sampler(self._baseline, measurement, operator, image, canvas, steps, noise)
-            factory = BLIND_BASELINES[self._baseline].factory
-            side = self._kernel_side(canvas)
-            return factory(image.denoise, kernel.denoise, measurement, operator, canvas, side, steps)
+                return baseline_sampler(name, measurement, operator, image, canvas, steps, noise, **constants)
+            factory, side = BLIND_BASELINES[name].factory, self._kernel_side(canvas)
+            return factory(image.denoise, kernel.denoise, measurement, operator, canvas, side, steps, **constants)
         if kernel is None:
             return guided_sampler(measurement, operator, image, **self._settings)
         pair = PairPrior(image, kernel, Layout(canvas, self._kernel_side(canvas)))

@@ -13,10 +13,11 @@ from experiments import common, methods
 
 def define(into: flags.FlagValues) -> None:
     """Define them."""
-    text, switch, whole, number, choice = (
+    text, switch, whole, number, choice, several = (
         functools.partial(kind, flag_values=into)
         for kind in (
-            flags.DEFINE_string, flags.DEFINE_bool, flags.DEFINE_integer, flags.DEFINE_float, flags.DEFINE_enum
+            flags.DEFINE_string, flags.DEFINE_bool, flags.DEFINE_integer, flags.DEFINE_float, flags.DEFINE_enum,
+            flags.DEFINE_list
         )
     )  # fmt: skip
     text("task", None, "The degradation, or several joined by '+', as in motion_deblur+sr4; see --list_tasks.")
@@ -35,6 +36,7 @@ def define(into: flags.FlagValues) -> None:
     number("noise_std", 0.05, "Gaussian noise: standard deviation, for images in [-1, 1].")
     number("photons", 200.0, "Poisson noise: photons that a white pixel counts.")
     choice("method", methods.CVSA, list(methods.METHODS), "What restores.")
+    several("method_settings", [], "Constants of a baseline, NAME=NUMBER,...; by default its paper's.")
     # What is None from here on is the preset of the task, or of the method.
     whole("num_steps", None, "Reverse steps of a sample; one network evaluation each.")
     choice(

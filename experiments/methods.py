@@ -17,6 +17,8 @@ CVSA, CLASSICAL = "cvsa", "classical"
 METHODS = {CVSA: "CVSA", **{n: b.label for n, b in (BASELINES | BLIND_BASELINES).items()}, CLASSICAL: "classical"}
 # A magnitude has several answers: as in DAPS' own protocol, the one of least residual of a few.
 PHASE_STARTS = 4
+# DPS' step sizes as its paper has them for images of 256x256; .3 for what is not named.
+DPS_STEPS = {"box_inpaint": 0.5, "random_inpaint": 0.5, "mask_inpaint": 0.5, "phase_retrieval": 1.0}
 
 
 class Preset(NamedTuple):
@@ -60,11 +62,32 @@ def evaluations(job: flags.FlagValues) -> int:
     return 0 if job.method == CLASSICAL else job.num_steps * job.num_samples * (1 + job.num_corrections)
 
 
+def method_settings(job: flags.FlagValues) -> dict[str, float]:
+    """The constants of a baseline: its paper's, and over them --method_settings=NAME=NUMBER,...
+
+    Raises:
+      ValueError: on a constant that the method does not have, or no number.
+    """
+    known = baselines.constants(job.method) if job.method in BASELINES | BLIND_BASELINES else {}
+    settings = known | ({"step_size": DPS_STEPS.get(job.task, 0.3)} if job.method == "dps" else {})
+    for text in job.method_settings:
+        name, _, value = text.partition("=")
+        if name not in known:
+            have = ", ".join(known) or "none"
+            raise ValueError(f"--method_settings={text}: {METHODS[job.method]} has these constants: {have}")
+        try:
+            settings[name] = type(known[name])(value)
+        except ValueError as error:
+            raise ValueError(f"--method_settings={text}: {value!r} is no {type(known[name]).__name__}") from error
+    return settings
+
+
 def restorer(job: flags.FlagValues, loaded: checkpoints.LoadedPrior, noise: NoiseModel, kernels):
     """What restores a batch; has the interface of `BatchRestorer`."""
     if job.method == CLASSICAL:
         return ClassicalRestorer(noise)
     settings = {"num_steps": job.num_steps, "noise_std": noise}
+    constants = method_settings(job)
     if job.method == CVSA:
         settings |= {
             "sampler": job.sampler, "guidance": job.guidance, "time_grid_name": job.time_grid, "t_start": job.t_start,
@@ -73,10 +96,9 @@ def restorer(job: flags.FlagValues, loaded: checkpoints.LoadedPrior, noise: Nois
         }  # fmt: skip
     if kernels:
         settings |= kernels.joint_settings()
-    spec = loaded.spec
+    spec, baseline = loaded.spec, None if job.method == CVSA else (job.method, constants)
     return batch.BatchRestorer(
-        loaded.prior, spec.build().stride, spec.image_channels, baseline=None if job.method == CVSA else job.method,
-        **settings,
+        loaded.prior, spec.build().stride, spec.image_channels, baseline=baseline, **settings
     )  # fmt: skip
 
 

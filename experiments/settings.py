@@ -49,6 +49,7 @@ def fill(job: flags.FlagValues) -> None:
         preset = methods.preset(job.method, job.task, preset)
     elif job["sampler"].value is not None and job["num_corrections"].value is None:
         job["num_corrections"].value = 0
+    job["method_settings"].value = [f"{k}={v}" for k, v in methods.method_settings(job).items()]
     for name, value in preset._asdict().items():
         if job[name].value is None:
             job[name].value = value

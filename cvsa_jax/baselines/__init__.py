@@ -1,5 +1,6 @@
 """Other methods on the same denoisers and operators, each a Sampler(init, step)."""
 
+import inspect
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -40,8 +41,20 @@ BASELINES = {
 BLIND_BASELINES = {"blind_dps": Baseline("BlindDPS", blind_dps, 1000)}
 
 
-def baseline_sampler(name: str, measurement, operator: Operator, prior: Prior, image_shape, num_steps: int, noise_std):
+def constants(name: str) -> dict[str, float]:
+    """What can be set of a baseline beside its steps, with its default."""
+    parameters = inspect.signature((BASELINES | BLIND_BASELINES)[name].factory).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty and p.name != "num_steps"}
+
+
+def baseline_sampler(
+    name: str, measurement, operator: Operator, prior: Prior, image_shape, num_steps: int, noise_std, **settings
+) -> Sampler:  # fmt: skip
     """The chain of one of BASELINES under a prior that was made from a denoiser; `run_steps` runs it.
+
+    Args:
+      name: in BASELINES. measurement, operator, prior, image_shape, noise_std: as for `restore`.
+      num_steps: network evaluations. settings: of the factory's `constants`.
 
     Raises:
       UnsuitableError: if the method cannot do it.
@@ -52,10 +65,10 @@ def baseline_sampler(name: str, measurement, operator: Operator, prior: Prior, i
         raise UnsuitableError("it knows Gaussian noise alone")
     noise.check()
     factory = BASELINES[name].factory
-    return factory(prior.denoise, measurement, operator, noise.std, tuple(image_shape), num_steps)
+    return factory(prior.denoise, measurement, operator, noise.std, tuple(image_shape), num_steps, **settings)
 
 
 __all__ = [
-    "BASELINES", "BLIND_BASELINES", "Baseline", "baseline_sampler", "blind_dps", "classical", "daps", "ddnm", "ddrm",
-    "diffpir", "dps", "ilvr", "mcg", "pigdm",
+    "BASELINES", "BLIND_BASELINES", "Baseline", "baseline_sampler", "blind_dps", "classical", "constants", "daps",
+    "ddnm", "ddrm", "diffpir", "dps", "ilvr", "mcg", "pigdm",
 ]  # fmt: skip
