@@ -19,7 +19,7 @@ from cvsa_jax.priors import Prior
 # How much photographs differ in the level (log) and the slope (power of frequency) of their spectrum.
 LEVELS, LEVEL_STD = (-1.5, -0.75, 0.0, 0.75, 1.5), 0.8
 SLOPES, SLOPE_STD = (-0.8, -0.4, 0.0, 0.4, 0.8), 0.4
-JUDGED_NOISES = (0.2, 0.3, 0.45)
+JUDGED_NOISES = (0.45, 0.3, 0.2)
 NUM_JUDGED = 2
 
 
@@ -69,6 +69,21 @@ def _gain(kernel: jax.Array, shape: tuple[int, int]) -> jax.Array:
     return (z.real**2 + z.imag**2)[..., None]
 
 
+def _plausible(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """(factors of a spectrum for every level and slope, (n, H, W // 2 + 1, 1); minus the log of how likely each is)."""
+    relative = np.maximum(_frequencies(height, width), 1 / 64)[..., None] / 0.12
+    pairs = [(level, slope) for level in LEVELS for slope in SLOPES]
+    shapes = np.stack([np.exp(a) * relative**b for a, b in pairs])
+    return shapes, np.array([(a / LEVEL_STD) ** 2 / 2 + (b / SLOPE_STD) ** 2 / 2 for a, b in pairs])
+
+
+def _summed(whittle: _Whittle, power: jax.Array, noise_variance: float, expected: jax.Array) -> jax.Array:
+    """-log of the likelihood summed over the levels and slopes that the expected spectrum may have."""
+    shapes, unlikely = (jnp.asarray(a, power.dtype) for a in _plausible(*whittle.window.shape[:2]))
+    each = jax.lax.map(lambda shape: whittle.cost(power, noise_variance + expected * shape), shapes)
+    return -jax.nn.logsumexp(-(each + unlikely))
+
+
 def first_evidence(measurement: jax.Array, kernels: jax.Array, spectrum, noise_variance: float) -> jax.Array:
     """-log p(y | k) of each kernel for an image of which only the spectrum is known, (count,).
 
@@ -78,35 +93,41 @@ def first_evidence(measurement: jax.Array, kernels: jax.Array, spectrum, noise_v
     height, width, channels = measurement.shape
     whittle = _whittle(height, width)
     power = whittle.power(measurement)
-    variance = fourier_spectrum(spectrum, height, width, channels)
-    relative = np.maximum(_frequencies(height, width), 1 / 64)[..., None] / 0.12
-    pairs = [(level, slope) for level in LEVELS for slope in SLOPES]
-    shapes = jnp.asarray(np.stack([np.exp(a) * relative**b for a, b in pairs]), power.dtype)
-    unlikely = np.array([(a / LEVEL_STD) ** 2 / 2 + (b / SLOPE_STD) ** 2 / 2 for a, b in pairs])
+    variance = jnp.asarray(fourier_spectrum(spectrum, height, width, channels), power.dtype)
 
     def cost(kernel):
-        expected = _gain(kernel, (height, width)) * jnp.asarray(variance, power.dtype)
-        each = jax.lax.map(lambda shape: whittle.cost(power, noise_variance + expected * shape), shapes)
-        return -jax.nn.logsumexp(-(each + jnp.asarray(unlikely, each.dtype)))
+        return _summed(whittle, power, noise_variance, _gain(kernel, (height, width)) * variance)
 
     return jax.lax.map(cost, kernels, batch_size=64)
 
 
 def evidence(key, measurement, image, kernel, prior: Prior, crop: Callable, noise_variance: float) -> jax.Array:
-    """-log p(y | k, what the image's own noised versions tell of it), the mean over JUDGED_NOISES.
+    """-log p(y, x_s | k) up to a number, x_s the image noised to s, the mean over JUDGED_NOISES.
 
-    At each noise s the image's mean is E[x_0 | x + s e] and its spectrum what that leaves open,
-    so that fine detail, which a wrong kernel has put there, does not speak for it.
+    With m_s = E[x_0 | x + s e], the fit is that of y to k * m_s, its spectrum widened by what m_s leaves open,
+    so that fine detail, which a wrong kernel has put there, does not speak for it. Level and slope of
+    that spectrum are the image's own. The image's own probability follows from the denoiser,
+
+        -log p(x_s) = 1/2 int_0^(1/s^2) |x - m_r|^2 d(1/r^2) + a number,
+
+    (by the trapezoidal rule on JUDGED_NOISES, the part before the first left out): a wrong kernel can explain
+    any measurement by an image that no one has seen.
+
+    References: Guo, Shamai, Verdu (2005), and Kong, Brekelmans, Ver Steeg (2023), arXiv:2302.03792, equation 8.
     """
     height, width, channels = measurement.shape
-    whittle, total = _whittle(height, width), 0.0
+    whittle, total, energy, before = _whittle(height, width), 0.0, 0.0, None
     variance = fourier_spectrum(prior.spectrum, height, width, channels)
-    gain = _gain(kernel, (height, width))
+    gain, seen = _gain(kernel, (height, width)), crop(image)
     for number, s in enumerate(JUDGED_NOISES):
-        left = prior.error_spectrum(jnp.asarray(s), variance)
+        left, error = prior.error_spectrum(jnp.asarray(s), variance), 0.0
         for turn in range(NUM_JUDGED):
             noise = jax.random.normal(jax.random.fold_in(key, NUM_JUDGED * number + turn), image.shape)
             mean = crop(prior.denoise(image + s * noise, jnp.asarray(s, image.dtype)))
             power = whittle.power(measurement - Convolution(kernel)(mean))
-            total = total + whittle.cost(power, noise_variance + gain * left)
-    return total / (len(JUDGED_NOISES) * NUM_JUDGED)
+            total = total + _summed(whittle, power, noise_variance, gain * left) / NUM_JUDGED
+            error = error + jnp.sum((seen - mean) ** 2) / NUM_JUDGED
+        if before is not None:
+            energy = energy + (before[1] + error) / 4 * (s**-2 - before[0] ** -2)
+        total, before = total + energy, (s, error)
+    return total / len(JUDGED_NOISES)

@@ -8,6 +8,8 @@ import subprocess
 import sys
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Most of the suite's time is compilation, and tiny networks gain nothing from its last passes.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 
 import jax
 import numpy as np
@@ -73,6 +75,8 @@ def run_program():
 
     def run(name: str, *arguments, timeout: float = 300, **environment):
         command = [sys.executable, "-m", f"experiments.{name}", *map(str, arguments)]
+        if "XLA_FLAGS" in environment:
+            environment["XLA_FLAGS"] += f" {os.environ['XLA_FLAGS']}"
         variables = os.environ | {"JAX_PLATFORMS": "cpu"} | environment
         return subprocess.run(
             command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=timeout, check=False
