@@ -62,6 +62,11 @@ def to_float(image: Image.Image) -> np.ndarray:
     return array[..., None] if array.ndim == 2 else array
 
 
+def read_image(path: pathlib.Path) -> np.ndarray:
+    """An image file as (H, W, C) in [-1, 1]; raises as `open_image`."""
+    return to_float(open_image(path))
+
+
 def to_bytes(image: np.ndarray) -> np.ndarray:
     """[-1, 1] to 8-bit, clipped and rounded: the values are never stretched."""
     return np.round((np.clip(image, -1, 1) + 1) * 127.5).astype(np.uint8)

@@ -33,6 +33,11 @@ def image_grid(rows: Sequence[Sequence[np.ndarray]], scale: int = 1, gap: int = 
     return canvas
 
 
+def magnified(image: np.ndarray, side: int) -> np.ndarray:
+    """A small image by repetition, as large as fits in `side` rows, to be seen beside larger ones."""
+    return np.kron(image, np.ones((max(1, side // image.shape[0]),) * 2 + (1,)))
+
+
 def save_grid(
     path: pathlib.Path, rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str] = (), scale: int = 1
 ) -> None:

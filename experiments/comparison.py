@@ -11,7 +11,6 @@ import jax
 import numpy as np
 
 from cvsa_jax import data, frechet, operators, plots
-from cvsa_jax.baselines import BASELINES, BLIND_BASELINES
 from cvsa_jax.diffusion import SMALLEST_TIME
 from cvsa_jax.importers import quality
 from cvsa_jax.models.inception import Inception
@@ -29,8 +28,7 @@ _PAPER_FLAGS = (
 ROWS: dict[str, tuple[str, tuple[str, ...]]] = {
     methods.CVSA: ("CVSA", ()),
     PAPER: ("CVSA as in the paper", _PAPER_FLAGS),
-    **{name: (b.label, (f"--method={name}",)) for name, b in (BASELINES | BLIND_BASELINES).items()},
-    methods.CLASSICAL: ("classical", ("--method=classical",)),
+    **{name: (label, (f"--method={name}",)) for name, label in methods.METHODS.items() if name != methods.CVSA},
 }
 MEASUREMENT = "measurement"
 MEASURES = {
@@ -88,8 +86,7 @@ def equal_evaluations(task: str, row: str, evaluations: int) -> tuple[str, ...]:
 def arguments(plan: Plan, task: str, row: str) -> list[str]:
     """Of `experiments.restore` for one cell."""
     equal = equal_evaluations(task, row, plan.evaluations) if plan.evaluations else ()
-    folder = plan.output / "jobs" / task / row
-    return [f"--task={task}", *plan.shared, *ROWS[row][1], *equal, f"--output={folder}"]
+    return [f"--task={task}", *plan.shared, *ROWS[row][1], *equal, f"--output={folder_of(plan, task, row)}"]
 
 
 def run(plan: Plan) -> dict[tuple[str, str], str]:
@@ -165,11 +162,6 @@ class Judge:
         return frechet.frechet_distance(frechet.moments(a), frechet.moments(b))
 
 
-def read(path: pathlib.Path) -> np.ndarray:
-    """A picture, (H, W, C) in [-1, 1]."""
-    return data.to_float(data.open_image(path))
-
-
 def collect(plan: Plan, refused: dict, judge: Judge) -> tuple[list[dict], list[Grid]]:
     """(long table, a row for each image, method, task and metric; a grid of figures for each task)."""
     long, grids = [], []
@@ -185,7 +177,11 @@ def collect(plan: Plan, refused: dict, judge: Judge) -> tuple[list[dict], list[G
             table, values = read_rows(folder / "metrics.csv"), {}
             kind = estimates(folder)
             pairs = [
-                (read(folder / "truth" / f"{r['image']}.png"), read(folder / kind / f"{r['image']}.png")) for r in table
+                (
+                    data.read_image(folder / "truth" / f"{r['image']}.png"),
+                    data.read_image(folder / kind / f"{r['image']}.png"),
+                )
+                for r in table
             ]
             for r, pair in zip(table, pairs, strict=True):
                 found = {k: float(r.get(column_of(k, kind)) or "nan") for k in MEASURES} | {"lpips": judge.lpips(*pair)}
@@ -229,13 +225,11 @@ def draw(plan: Plan, refused: dict, task: str, count: int) -> pathlib.Path | Non
     names = [name for name in (done[0] if done else []) if all(name in d for d in done)][:count]
     if not names:
         return None
-    pictures = []
+    pictures, kind = [], estimates(folders[0])
     for name in names:
-        truth = read(folders[0] / "truth" / f"{name}.png")
-        shown = read(folders[0] / "measurement" / f"{name}.png")
-        side = truth.shape[0]
-        shown = np.kron(shown, np.ones((max(1, side // shown.shape[0]),) * 2 + (1,)))
-        pictures.append([shown, truth, *(read(f / estimates(f) / f"{name}.png") for f in folders)])
+        truth = data.read_image(folders[0] / "truth" / f"{name}.png")
+        shown = plots.magnified(data.read_image(folders[0] / "measurement" / f"{name}.png"), truth.shape[0])
+        pictures.append([shown, truth, *(data.read_image(f / kind / f"{name}.png") for f in folders)])
     path = plan.output / "figures" / f"{task}.png"
     titles = [MEASUREMENT, "truth", *(ROWS[row][0] for row in rows)]
     plots.save_grid(path, pictures, titles, scale=max(1, 128 // pictures[0][1].shape[0]))

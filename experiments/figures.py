@@ -39,7 +39,7 @@ NEEDS_FILE = ("mask_inpaint", "bkse_deblur")
 
 
 def restored(task: str, folder: pathlib.Path, limit: int) -> list[tuple]:
-    """(measurement, restoration, truth, name) of the first images, by a job in that folder."""
+    """(measurement, restoration, truth) of the first images, by a job in that folder."""
     job = jobs.prepare(job_flags.parse([
         f"--task={task}", f"--input={FLAGS.input}", f"--limit={limit}", f"--image_size={FLAGS.image_size}",
         f"--checkpoint={FLAGS.checkpoint}", f"--seed={FLAGS.seed}", f"--output={folder}",
@@ -47,7 +47,7 @@ def restored(task: str, folder: pathlib.Path, limit: int) -> list[tuple]:
     job.run()
     kind, out = comparison.estimates(folder), []
     for row in comparison.read_rows(folder / "metrics.csv"):
-        out.append(tuple(comparison.read(folder / k / f"{row['image']}.png") for k in ("measurement", kind, "truth")))
+        out.append(tuple(data.read_image(folder / k / f"{row['image']}.png") for k in ("measurement", kind, "truth")))
     return out
 
 
@@ -56,20 +56,14 @@ def tasks_sheet(output: pathlib.Path) -> pathlib.Path:
     tasks = FLAGS.tasks or [t for t in operators.TASKS if t not in NEEDS_FILE]
     for task in tasks:
         operators.find_task(task)
-    columns, titles = [], []
+    columns = []
     for task in tasks:
-        found = restored(task, output / "jobs" / task, 1)
-        if found:
-            measurement, image, _ = found[0]
-            scale = max(1, image.shape[0] // measurement.shape[0])
-            columns.append((np.kron(measurement, np.ones((scale, scale, 1))), image))
-            titles.append(task)
+        for measurement, image, _ in restored(task, output / "jobs" / task, 1):
+            columns.append((task, plots.magnified(measurement, image.shape[0]), image))
     path, half = output / "tasks.png", -(-len(columns) // 2)
-    rows = []
-    for block in (columns[:half], columns[half:]):
-        rows += [[c[0] for c in block], [c[1] for c in block]] if block else []
-    # A sheet of two blocks, each with titles of its own.
-    plots.save_blocks(path, [(titles[:half], rows[:2]), (titles[half:], rows[2:])], max(1, 128 // FLAGS.image_size))
+    blocks = [tuple(zip(*block, strict=True)) for block in (columns[:half], columns[half:]) if block]
+    scale = max(1, 128 // FLAGS.image_size)
+    plots.save_blocks(path, [(titles, rows) for titles, *rows in blocks], scale)
     return path
 
 
@@ -102,16 +96,13 @@ def path_figure(output: pathlib.Path) -> pathlib.Path:
     times = diffusion.time_grid(preset.time_grid, FLAGS.num_steps, loaded.prior.cld, preset.t_start, preset.t_end)
     chosen = np.unique(np.linspace(0, FLAGS.num_steps - 1, FLAGS.num_frames).round().astype(int))
     height, width = image.shape[:2]
-    frames = []
-    for i in range(FLAGS.num_steps):
-        mean = loaded.prior.posterior_mean(x[i], v[i], times[i])
-        # The velocity is shown in units of its own deviation, a third of the range each.
-        frames.append([np.asarray(a)[:height, :width] for a in (x[i], v[i] / (3 * loaded.prior.cld.mass**0.5), mean)])
-    final = [
-        np.asarray(last.x)[:height, :width],
-        np.asarray(last.v)[:height, :width] / (3 * loaded.prior.cld.mass**0.5),
-    ]
-    frames.append([*final, final[0]])
+
+    def frame(x, v, mean):
+        """The velocity is shown in units of its own deviation, a third of the range each."""
+        return [np.asarray(a)[:height, :width] for a in (x, v / (3 * loaded.prior.cld.mass**0.5), mean)]
+
+    frames = [frame(x[i], v[i], loaded.prior.posterior_mean(x[i], v[i], t)) for i, t in enumerate(times[:-1])]
+    frames.append(frame(last.x, last.v, last.x))
     titles = [*(f"t = {times[i]:.3g}" for i in chosen), "restored"]
     strip = [[frames[i][row] for i in (*chosen, -1)] for row in range(3)]
     scale = max(1, 128 // FLAGS.image_size)

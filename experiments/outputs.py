@@ -193,10 +193,9 @@ class Results:
         for i, name in enumerate(names):
             images = [self._read(kind, form.format(name)) for kind, form in files.items()]
             side = max(image.shape[0] for image in images)
-            # Kernels and small measurements are magnified by repetition, to be seen beside their image.
-            rows[i // blocks] += [np.kron(x, np.ones((max(1, side // x.shape[0]),) * 2 + (1,))) for x in images]
+            rows[i // blocks] += [plots.magnified(x, side) for x in images]
         side = max(max(image.shape[:2]) for row in rows for image in row)
         plots.save_grid(self.folder / "grid.png", rows, kinds * blocks, scale=max(1, 128 // side))
 
     def _read(self, kind: str, name: str) -> np.ndarray:
-        return data.to_float(data.open_image(self.folder / kind / f"{name}.png"))
+        return data.read_image(self.folder / kind / f"{name}.png")

@@ -11,11 +11,6 @@ from cvsa_jax.data import InputError
 COLUMNS = ("image", "num_samples", "psnr_mean", "psnr_sample", "error", "expected_error", "coverage")
 
 
-def read(path: pathlib.Path) -> np.ndarray:
-    """A picture of the job, (H, W, C) in [-1, 1]."""
-    return data.to_float(data.open_image(path))
-
-
 def sample_files(folder: pathlib.Path, name: str) -> list[pathlib.Path]:
     """NAME_00.png, NAME_01.png, ..., in order."""
     files = []
@@ -62,8 +57,8 @@ def report(folder: pathlib.Path, level: float) -> dict:
         raise InputError(f"--results={folder} has less than two samples an image; restore with --num_samples=8")
     rows = []
     for name, paths in files.items():
-        truth = read(folder / "truth" / f"{name}.png")
-        rows.append({"image": name} | judge(truth, np.stack([read(p) for p in paths]), level))
+        truth = data.read_image(folder / "truth" / f"{name}.png")
+        rows.append({"image": name} | judge(truth, np.stack([data.read_image(p) for p in paths]), level))
     with (folder / "uncertainty.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()

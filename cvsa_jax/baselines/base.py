@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cvsa_jax.samplers.base import to_device
-from cvsa_jax.types import Denoiser, Info, State
+from cvsa_jax.types import Denoiser, Info, Operator, State
 
 TRAINING_STEPS = 1000
 
@@ -71,6 +71,16 @@ def ddpm(x: jax.Array, estimate: jax.Array, z: jax.Array, now: Schedule) -> jax.
     """A draw of q(x_s | x_t, x_0hat), z ~ N(0, I)."""
     a, b, s = ancestor(now)
     return a * estimate + b * x + s * z
+
+
+def norm_guided(
+    denoise: Denoiser, measurement: jax.Array, operator: Operator, x: jax.Array, z: jax.Array, now: Schedule, step_size
+) -> tuple[jax.Array, jax.Array]:  # fmt: skip
+    """(DDPM(x_t, x_0hat) - step_size grad_x |y - H(x_0hat)|, H(x_0hat)), z the noise of the draw."""
+    estimate, pullback = jax.vjp(lambda x: denoised(denoise, x, now), x)
+    predicted, back = jax.vjp(operator, estimate)
+    gradient = -pullback(back(unit(measurement - predicted))[0])[0]
+    return ddpm(x, estimate, z, now) - step_size * gradient, predicted
 
 
 def residual(measurement: jax.Array, predicted: jax.Array) -> Info:

@@ -2,7 +2,7 @@
 
 import jax
 
-from cvsa_jax.baselines.base import ddpm, denoised, draw, residual, schedule, start, unit
+from cvsa_jax.baselines.base import draw, norm_guided, residual, schedule, start
 from cvsa_jax.operators.base import restrict
 from cvsa_jax.samplers.base import Sampler
 from cvsa_jax.types import Denoiser, Operator, State
@@ -29,11 +29,8 @@ def dps(
 
     def step(state: State, index):
         now = table.at(index)
-        estimate, pullback = jax.vjp(lambda x: denoised(denoise, x, now), state.x)
-        predicted, back = jax.vjp(operator, estimate)
-        gradient = -pullback(back(unit(measurement - predicted))[0])[0]
         key, z = draw(state)
-        x = ddpm(state.x, estimate, z, now) - step_size * gradient
+        x, predicted = norm_guided(denoise, measurement, operator, state.x, z, now, step_size)
         return state._replace(x=x, key=key), residual(measurement, predicted)
 
     return Sampler(start, step, table.noise)

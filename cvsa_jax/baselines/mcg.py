@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from cvsa_jax.baselines.base import ddpm, denoised, draw, residual, schedule, start, unit
+from cvsa_jax.baselines.base import draw, norm_guided, residual, schedule, start
 from cvsa_jax.operators.base import restrict
 from cvsa_jax.operators.singular import singular_form
 from cvsa_jax.samplers.base import Sampler
@@ -35,12 +35,9 @@ def mcg(
 
     def step(state: State, index):
         now = table.at(index)
-        estimate, pullback = jax.vjp(lambda x: denoised(denoise, x, now), state.x)
-        predicted, back = jax.vjp(operator, estimate)
-        gradient = -pullback(back(unit(measurement - predicted))[0])[0]
         key, z = draw(state)
         noise_key, key = jax.random.split(key)
-        x = ddpm(state.x, estimate, z, now) - step_size * gradient
+        x, predicted = norm_guided(denoise, measurement, operator, state.x, z, now, step_size)
         e = operator(jax.random.normal(noise_key, x.shape, x.dtype))
         x = project(x, jnp.sqrt(now.before) * measurement + jnp.sqrt(1 - now.before) * e)
         return state._replace(x=x, key=key), residual(measurement, predicted)

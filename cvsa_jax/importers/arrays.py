@@ -1,7 +1,6 @@
 """Files of weights: PyTorch's, which need PyTorch, and ours, which need nothing."""
 
 import pathlib
-from collections.abc import Mapping
 
 import jax
 import numpy as np
@@ -65,11 +64,6 @@ def shapes_of(model, *inputs: tuple[int, ...]) -> dict:
     """The parameters of a Flax model for float32 inputs of these shapes, as shapes."""
     arguments = [jax.ShapeDtypeStruct(shape, np.float32) for shape in inputs]
     return jax.eval_shape(lambda *a: model.init(jax.random.key(0), *a), *arguments)["params"]
-
-
-def subtree(state: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    """The entries below a prefix, by the rest of their names."""
-    return {name[len(prefix) :]: a for name, a in state.items() if name.startswith(prefix)}
 
 
 def _first_line(error: Exception) -> str:
