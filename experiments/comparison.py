@@ -19,7 +19,7 @@ from cvsa_jax.types import UnsuitableError
 from experiments import job_flags, jobs, methods, settings
 from experiments.tables import Figure, Grid, Measure, figure
 
-PAPER = "paper"
+PAPER, SAMPLE = "paper", "cvsa_sample"
 _PAPER_FLAGS = (
     "--sampler=euler_maruyama", "--guidance=plug_in", "--time_grid=uniform", "--num_steps=1000", "--num_samples=1",
     "--start=noise", "--t_start=1", f"--t_end={SMALLEST_TIME}",
@@ -27,6 +27,7 @@ _PAPER_FLAGS = (
 # A row's name and what it adds to `experiments.restore`.
 ROWS: dict[str, tuple[str, tuple[str, ...]]] = {
     methods.CVSA: ("CVSA", ()),
+    SAMPLE: ("CVSA, one posterior sample", (f"--aim={methods.POSTERIOR}", "--num_samples=1")),
     PAPER: ("CVSA as in the paper", _PAPER_FLAGS),
     **{name: (label, (f"--method={name}",)) for name, label in methods.METHODS.items() if name != methods.CVSA},
 }
@@ -73,6 +74,10 @@ def equal_evaluations(task: str, row: str, evaluations: int) -> tuple[str, ...]:
         return ()
     if row == PAPER:
         return (f"--num_steps={evaluations}",)
+    if row == SAMPLE:
+        return (
+            f"--num_steps={max(2, evaluations // (1 + settings.preset_of(task, methods.POSTERIOR).num_corrections))}",
+        )
     if row == methods.CVSA:
         if operators.find_task(task).blind:
             return ()

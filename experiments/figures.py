@@ -20,7 +20,7 @@ from PIL import Image
 from cvsa_jax import checkpoints, data, diffusion, guided_sampler, operators, plots
 from cvsa_jax.operators import View
 from cvsa_jax.operators.base import canvas_shape
-from experiments import common, comparison, inputs, job_flags, jobs, settings
+from experiments import common, comparison, inputs, job_flags, jobs, methods, settings
 
 KINDS = ("tasks", "path", "checkout")
 flags.DEFINE_enum("kind", None, KINDS, "Which figure.", required=True)
@@ -69,10 +69,10 @@ def tasks_sheet(output: pathlib.Path) -> pathlib.Path:
 
 def path_figure(output: pathlib.Path) -> pathlib.Path:
     """Position, velocity and denoised image along one reverse path."""
-    preset = settings.preset_of(FLAGS.task)
     task = operators.find_task(FLAGS.task)
     if task.blind:
         raise ValueError("--kind=path is for tasks whose kernel is known")
+    preset = settings.preset_of(FLAGS.task, methods.POSTERIOR)
     loaded = checkpoints.load_prior(FLAGS.checkpoint)
     options = operators.OperatorOptions()
     file = inputs.list_inputs(FLAGS.input, False)[0]

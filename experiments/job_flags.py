@@ -37,6 +37,7 @@ def define(into: flags.FlagValues) -> None:
     number("photons", 200.0, "Poisson noise: photons that a white pixel counts.")
     choice("method", methods.CVSA, list(methods.METHODS), "What restores.")
     several("method_settings", [], "Constants of a baseline, NAME=NUMBER,...; by default its paper's.")
+    choice("aim", methods.ACCURACY, list(methods.AIMS), "The preset: of least error, or of posterior samples.")
     # What is None from here on is the preset of the task, or of the method.
     whole("num_steps", None, "Reverse steps of a sample; one network evaluation each.")
     choice(

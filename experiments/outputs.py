@@ -74,6 +74,8 @@ class Results:
     def __init__(self, folder: pathlib.Path, settings: dict, overwrite: bool):
         self.folder, self._metrics, self._residuals = folder, folder / "metrics.csv", folder / "residuals.csv"
         self._task, self._combine = operators.find_task(settings["task"]), settings["combine"]
+        # The deviation of chains that are no samples of the posterior would only mislead.
+        self._sampled = settings["combine"] == "mean" and settings["sampler"] != "decoupled"
         self._columns = columns(self._task)
         self._record = {"settings": settings, "versions": common.versions()}
         self.rows: list[dict] = []
@@ -122,6 +124,7 @@ class Results:
         if len(samples) > 1:
             for i, sample in enumerate(samples):
                 data.save_image(self.folder / "samples" / f"{name}_{i:02d}.png", sample)
+        if len(samples) > 1 and self._sampled:
             data.save_image(self.folder / "deviation" / f"{name}.png", 4 * samples.std(0, ddof=1) - 1)
         with self._residuals.open("a", newline="") as file:
             for i, residual in enumerate(found.residuals):

@@ -1,17 +1,18 @@
-"""One preset for each task: what experiments.restore runs unless a flag says otherwise."""
+"""One preset for each task and aim: what experiments.restore runs unless a flag says otherwise."""
 
 from absl import flags
 
 from cvsa_jax import operators
+from cvsa_jax.types import UnsuitableError
 from experiments import methods
 from experiments.methods import Preset
 
 OWN_FLAGS = ("sampler", "guidance", "num_corrections", "time_grid", "t_start", "t_end", "start")
-# What a hole is filled with must fit its border: without corrections a seam shows, with seven at
-# each noise level it is gone, and a white covariance then serves best. Scattered pixels and blur
-# are better off with more samples. Plain noise leaves no difference, so it takes the cheapest.
-_HOLE = Preset(guidance="covariance", num_corrections=7, num_samples=2)
-_BLIND = Preset(start="guess")
+# What a hole is filled with must fit its border: over 200 levels it is drawn afresh until it does.
+_HOLE = Preset(num_steps=200)
+# Where a range is cut off, drawing afresh loses what the chain has found out about it.
+_CLIPPED = Preset("ancestral", num_steps=25, num_samples=4)
+_BLIND = Preset("ancestral", num_steps=25, num_samples=4, start="guess")
 # Guidance along a derivative cannot find lost phases. Projections can, round means that are drawn afresh
 # at each noise from 2 to .05; of sixteen starts a few get there, and the residual tells which.
 _PHASE = Preset(
@@ -19,18 +20,28 @@ _PHASE = Preset(
     t_end=0.0234,
 )  # fmt: skip
 PRESETS: dict[str, Preset] = {task: Preset() for task in operators.TASKS} | {
-    "denoise": Preset(guidance="covariance"),
+    "denoise": Preset(guidance="covariance"),  # which plain noise does not tell from the others, and the cheapest
     "box_inpaint": _HOLE,
     "mask_inpaint": _HOLE,
+    "hdr": _CLIPPED,
+    "jpeg": _CLIPPED,
     "phase_retrieval": _PHASE,
     "blind_gaussian_deblur": _BLIND,
     "blind_motion_deblur": _BLIND,
 }
+# Samples cannot forget what they drew; a seam shows unless the chain is corrected at each noise level.
+_HOLE_SAMPLES = Preset("ancestral", "covariance", num_steps=25, num_corrections=7, num_samples=8)
+SAMPLES: dict[str, Preset] = {"box_inpaint": _HOLE_SAMPLES, "mask_inpaint": _HOLE_SAMPLES}
 
 
-def preset_of(task: str) -> Preset:
-    """The preset of a task; several joined by '+' have the default one."""
-    return PRESETS.get(task, Preset())
+def preset_of(task: str, aim: str = methods.ACCURACY) -> Preset:
+    """The preset of a task; several joined by '+' have the default one.
+
+    aim: 'accuracy', the least error of one answer; 'posterior', samples whose spread tells how sure it is.
+    """
+    if aim == methods.ACCURACY:
+        return PRESETS.get(task, Preset())
+    return SAMPLES.get(task, Preset("ancestral_multistep", num_steps=50, num_samples=8))
 
 
 def fill(job: flags.FlagValues) -> None:
@@ -40,8 +51,11 @@ def fill(job: flags.FlagValues) -> None:
 
     Raises:
       ValueError: if a flag is given that the method does not have.
+      UnsuitableError: if posterior samples are wanted of a task whose chains go on from a search.
     """
-    preset = preset_of(job.task)
+    preset = preset_of(job.task, job.aim)
+    if job.aim == methods.POSTERIOR and preset_of(job.task).start == "guess":
+        raise UnsuitableError("the task has no posterior samples: its chains go on from what a search has found")
     if job.method != methods.CVSA:
         for name in OWN_FLAGS:
             if job[name].value is not None:
@@ -49,10 +63,10 @@ def fill(job: flags.FlagValues) -> None:
         preset = methods.preset(job.method, job.task, preset)
     elif job["sampler"].value is not None and job["num_corrections"].value is None:
         job["num_corrections"].value = 0
-    job["method_settings"].value = [f"{k}={v}" for k, v in methods.method_settings(job).items()]
     for name, value in preset._asdict().items():
         if job[name].value is None:
             job[name].value = value
+    job["method_settings"].value = [f"{k}={v}" for k, v in methods.method_settings(job).items()]
 
 
 def listing() -> str:

@@ -200,7 +200,7 @@ def test_mask_files_and_samples(restore, inputs, tmp_path):
     assert missing.sum() == 16 * 16
     done = restore(
         "--task=mask_inpaint", source, f"--mask={mask}", f"--output={tmp_path / 'b'}", "--num_samples=3",
-        "--batch_size=2",
+        "--aim=posterior", "--batch_size=2",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     samples = np.stack([pixels(tmp_path / "b" / "samples" / f"colour0_{i:02d}.png") for i in range(3)])
@@ -225,6 +225,33 @@ def test_tasks_are_listed_with_presets_that_exist(run_program):
         assert preset.guidance in guidance.GUIDANCES
         assert preset.time_grid in diffusion.TIME_GRIDS
         assert preset.guidance in done.stdout
+
+
+def test_an_aim_is_a_preset_and_its_samples_have_a_deviation(restore, inputs, tmp_path):
+    """The chains of least error are no posterior samples, and have none."""
+    settings = {}
+    for aim in ("accuracy", "posterior"):
+        arguments = ("--task=sr2", f"--input={inputs / 'colour0.png'}", f"--output={tmp_path / aim}", f"--aim={aim}")
+        done = restore(*arguments, "--num_steps=3", "--num_samples=2")
+        assert done.returncode == 0, done.stderr
+        settings[aim] = json.loads((tmp_path / aim / "summary.json").read_text())["settings"]
+        assert (tmp_path / aim / "samples" / "colour0_01.png").exists()
+        assert (tmp_path / aim / "deviation" / "colour0.png").exists() == (aim == "posterior")
+    assert settings["posterior"]["sampler"] == "ancestral_multistep" != settings["accuracy"]["sampler"]
+    done = restore(*arguments[:1], "--task=phase_retrieval", *arguments[1:], "--overwrite")
+    assert done.returncode == 1
+    assert "no posterior samples" in done.stderr
+
+
+@pytest.mark.parametrize(("task", "at_1000"), [("sr4", 1.0), ("box_inpaint", 0.3)])
+@pytest.mark.parametrize("steps", [10, 1000])
+def test_the_steps_of_dps_go_as_far_together_at_any_number(task, at_1000, steps):
+    from experiments import job_flags, methods
+    from experiments import settings as presets
+
+    job = job_flags.parse([f"--task={task}", "--method=dps", f"--num_steps={steps}"])
+    presets.fill(job)
+    assert methods.method_settings(job)["step_size"] * steps == pytest.approx(1000 * at_1000)
 
 
 def test_evaluate_reports_the_coverage_of_the_files(restore, run_program, inputs, tmp_path):

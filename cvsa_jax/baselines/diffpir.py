@@ -11,7 +11,7 @@ from cvsa_jax.types import Denoiser, Operator, State
 
 def diffpir(
     denoise: Denoiser, measurement: jax.Array, operator: Operator, noise_std, image_shape, num_steps: int = 100,
-    trust: float = 8.0, zeta: float = 0.3,
+    trust: float = 3.0, zeta: float = 1.0,
 ) -> Sampler:  # fmt: skip
     """The denoised image is moved to the measurement by a proximal step, and noised anew.
 
@@ -24,7 +24,8 @@ def diffpir(
     Args:
       denoise: any Gaussian denoiser. measurement: y. operator: H. noise_std: > 0.
       image_shape: (H, W, C). num_steps: in [2, 1000]. trust: lambda of the paper, around 1 to 25
-        by task; zeta: of it too, in [0, 1].
+        by task; zeta: of it too, in [0, 1]. By default the best of trust 1, 3, 8 and zeta .3, 1 on
+        four photographs, for every task that was tried.
 
     References: Zhu et al. (2023), arXiv:2305.08995, algorithm 1.
     """
