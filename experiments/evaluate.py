@@ -7,7 +7,7 @@ prior, images, operators, measurements and seed. A job that was stopped goes on 
 Writes jobs/ (each a folder of experiments.restore), per_image.csv, table.md, table.tex, figures/,
 report.html and comparison.json, where every setting and every job's command stands.
 
-    python -m experiments.restore --task=sr4 --input=FOLDER --output=results/sr4 --num_samples=8
+    python -m experiments.restore --task=sr4 --input=FOLDER --output=results/sr4 --aim=posterior
     python -m experiments.evaluate --results=results/sr4
 
 reports, for each image and in the mean: PSNR of the samples' mean and of a single sample, the root

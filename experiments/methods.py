@@ -19,8 +19,8 @@ AIMS = ACCURACY, POSTERIOR = "accuracy", "posterior"
 METHODS = {CVSA: "CVSA", **{n: b.label for n, b in (BASELINES | BLIND_BASELINES).items()}, CLASSICAL: "classical"}
 # A magnitude has several answers: as in DAPS' own protocol, the one of least residual of a few.
 PHASE_STARTS = 4
-# DPS' step size of 1000 steps, the best of .3, 1 and 3 on four shipped photographs at 64x64; .3 for what is not
-# named. With fewer steps each is longer, so that together they go as far.
+# Step sizes of DPS and BlindDPS at 1000 steps, the best of .1 (BlindDPS), .3, 1 and 3 on four shipped photographs
+# at 64x64; .3 for what is not named. With fewer steps each is longer, so that together they go as far.
 DPS_STEPS = {"gaussian_deblur": 1.0, "motion_deblur": 1.0, "sr4": 1.0, "phase_retrieval": 1.0}
 
 
@@ -72,11 +72,9 @@ def method_settings(job: flags.FlagValues) -> dict[str, float]:
       ValueError: on a constant that the method does not have, or no number.
     """
     known = baselines.constants(job.method) if job.method in BASELINES | BLIND_BASELINES else {}
+    settings = dict(known)
     if job.method in ("dps", "blind_dps"):
-        step_size = DPS_STEPS.get(job.task, 0.3) if job.method == "dps" else known["step_size"]
-        settings = known | {"step_size": step_size * TRAINING_STEPS / job.num_steps}
-    else:
-        settings = dict(known)
+        settings["step_size"] = DPS_STEPS.get(job.task, 0.3) * TRAINING_STEPS / job.num_steps
     for text in job.method_settings:
         name, _, value = text.partition("=")
         if name not in known:

@@ -189,7 +189,7 @@ class Results:
         files = {"truth": "{}", "measurement": "{}", "restored": "{}", "aligned": "{}", "samples": "{}_00"}
         files |= {"operator": "{}", "kernel": "{}"} if self._task.blind else {}
         files = {k: f for k, f in files.items() if (self.folder / k / f"{f.format(names[0])}.png").exists()}
-        titles = {"samples": "one sample", "operator": "its kernel", "kernel": "kernel found"}
+        titles = {"samples": "one chain", "operator": "its kernel", "kernel": "kernel found"}
         kinds = [titles.get(k, k) for k in files]
         blocks = math.ceil(len(names) / 8)
         rows = [[] for _ in range(math.ceil(len(names) / blocks))]

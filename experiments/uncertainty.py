@@ -54,7 +54,7 @@ def report(folder: pathlib.Path, level: float) -> dict:
     files = {name: sample_files(folder, name) for name in names}
     few = [name for name, paths in files.items() if len(paths) < 2]
     if few or not names:
-        raise InputError(f"--results={folder} has less than two samples an image; restore with --num_samples=8")
+        raise InputError(f"--results={folder} has less than two samples an image; restore with --aim=posterior")
     rows = []
     for name, paths in files.items():
         truth = data.read_image(folder / "truth" / f"{name}.png")

@@ -20,9 +20,9 @@ MATRIX = GENERATOR.normal(size=(2, 6)) / 3
 Y, NOISE_STD = GENERATOR.normal(size=2), 0.2
 
 
-def chain_of(name, **options):
+def chain_of(name, num_steps=STEPS, **options):
     denoise = Gaussian(jnp.zeros(SHAPE), VARIANCE)
-    args = denoise, jnp.asarray(Y), Matrix(jnp.asarray(MATRIX)), NOISE_STD, SHAPE, STEPS
+    args = denoise, jnp.asarray(Y), Matrix(jnp.asarray(MATRIX)), NOISE_STD, SHAPE, num_steps
     return BASELINES[name].factory(*args, **options)
 
 
@@ -63,15 +63,17 @@ def reference(name, x, noise, kept, before, level, then):
             fresh[i] = max(spread**2 - (a * w * own) ** 2, 0) ** 0.5
         return vt.T @ (a * guess + b * z + fresh * e)
     if name == "diffpir":
-        hessian = MATRIX.T @ MATRIX / NOISE_STD**2 + 8 / level**2 * np.eye(6)
-        near = np.linalg.solve(hessian, MATRIX.T @ Y / NOISE_STD**2 + 8 / level**2 * estimate)
+        trust = 3 / level**2
+        near = np.linalg.solve(
+            MATRIX.T @ MATRIX / NOISE_STD**2 + trust * np.eye(6), MATRIX.T @ Y / NOISE_STD**2 + trust * estimate
+        )
         error = (x - kept**0.5 * near) / (1 - kept) ** 0.5
         return before**0.5 * near + (1 - before) ** 0.5 * (0.7**0.5 * error + 0.3**0.5 * noise)
     variance = level**2 * VARIANCE / (level**2 + VARIANCE)
     guide = variance * jacobian * MATRIX.T @ np.linalg.solve(variance * MATRIX @ MATRIX.T + NOISE_STD**2 * np.eye(2), r)
     error = (x - kept**0.5 * estimate) / (1 - kept) ** 0.5
     old = (1 - before - spread**2) ** 0.5
-    return before**0.5 * estimate + old * error + spread * noise + kept**0.5 * guide
+    return before**0.5 * estimate + old * error + spread * noise + (before * kept) ** 0.5 * guide
 
 
 @pytest.mark.parametrize(
@@ -80,8 +82,8 @@ def reference(name, x, noise, kept, before, level, then):
         ("dps", {"step_size": 0.5}),
         ("pigdm", {"data_variance": VARIANCE}),
         ("ddrm", {}),
-        ("ddnm", {}),
-        ("diffpir", {}),
+        ("ddnm", {"repeats": 1}),
+        ("diffpir", {"zeta": 0.3}),
     ],
 )
 def test_steps_are_the_equations(float64, name, options):
@@ -141,7 +143,8 @@ def posterior(noise_std):
 def test_daps_draws_what_it_says():
     """Of one level: N(x_0hat, r^2 I) times the likelihood, and the next level's noise."""
     denoise, matrix = Gaussian(jnp.zeros(SHAPE), VARIANCE), Matrix(jnp.asarray(MATRIX, jnp.float32))
-    y, options = jnp.asarray(Y, jnp.float32), {"step_size": 0.05, "langevin_steps": 2000}  # until they have mixed
+    y = jnp.asarray(Y, jnp.float32)
+    options = {"step_size": 0.001, "decay": 1.0, "tau": NOISE_STD, "langevin_steps": 2000}  # until they have mixed
     chain = daps(denoise, y, matrix, NOISE_STD, SHAPE, 40, **options)
     levels = chain.model_times[::2]
     number = int(np.argmin(np.abs(levels - 0.4)))
@@ -161,8 +164,30 @@ def test_daps_draws_what_it_says():
     np.testing.assert_allclose(np.cov(samples.T) / outer, covariance / outer, atol=0.1)
 
 
+@pytest.mark.parametrize(("level", "length"), [(0, 1.0), (19, 0.3)])
+def test_the_langevin_steps_of_daps_shorten(float64, level, length):
+    """What two measurements move apart in one step is h H' (y - y') / tau^2."""
+    denoise, other = Gaussian(jnp.zeros(SHAPE), VARIANCE), Y + np.array([0.3, -0.2])
+    options = {"langevin_steps": 1, "step_size": 1e-3, "decay": 0.3, "tau": 0.1}
+    chains = [daps(denoise, jnp.asarray(y), Matrix(jnp.asarray(MATRIX)), 1.0, SHAPE, 40, **options) for y in (Y, other)]
+    state = chains[0].init(jax.random.key(0), SHAPE)
+    first, second = (chain.step(state, 2 * level + 1)[0].x.ravel() for chain in chains)
+    np.testing.assert_allclose(second - first, length * 0.1 * MATRIX.T @ (other - Y), rtol=1e-6, atol=1e-9)
+
+
+def test_ddnm_travels_back_in_time(float64):
+    """A level is done again from its own result, noised back to it; the last time goes on."""
+    once, thrice = chain_of("ddnm", repeats=1), chain_of("ddnm", num_steps=3 * STEPS, repeats=3)
+    state, now = once.init(jax.random.key(0), SHAPE), baseline.schedule(STEPS).at(1)
+    x = once.step(state, 1)[0].x
+    _, e = baseline.draw(state._replace(key=baseline.draw(state)[0]))
+    share = now.kept / now.before
+    for index, expected in ((3, x * share**0.5 + (1 - share) ** 0.5 * e), (5, x)):
+        np.testing.assert_allclose(thrice.step(state, index)[0].x, expected, rtol=1e-9)
+
+
 def test_pigdm_follows_the_exact_score_of_a_gaussian(float64):
-    """Its guide is sqrt(kept) r^2 times the gradient of log p(y | x_t), which has a closed form here."""
+    """Its guide is sqrt(kept_s kept_t) r^2 times the gradient of log p(y | x_t), which has a closed form here."""
     denoise, now = Gaussian(jnp.zeros(SHAPE), VARIANCE), baseline.schedule(STEPS).at(2)
     with_y = [
         pigdm(denoise, jnp.asarray(y), Matrix(jnp.asarray(MATRIX)), NOISE_STD, SHAPE, STEPS, data_variance=VARIANCE)
@@ -179,7 +204,7 @@ def test_pigdm_follows_the_exact_score_of_a_gaussian(float64):
         return -r @ np.linalg.solve(covariance, np.eye(2)) @ r / 2
 
     scores = [jax.grad(log_density)(state.x, jnp.asarray(y)).ravel() for y in (Y, Y + np.array([0.3, -0.2]))]
-    np.testing.assert_allclose(moved, np.sqrt(now.kept) * r2 * (scores[1] - scores[0]), rtol=1e-8)
+    np.testing.assert_allclose(moved, np.sqrt(now.before * now.kept) * r2 * (scores[1] - scores[0]), rtol=1e-8)
 
 
 def test_ddrm_has_the_posterior_of_a_gaussian_without_noise():

@@ -279,7 +279,7 @@ def test_evaluate_reports_the_coverage_of_the_files(restore, run_program, inputs
 
 
 def test_evaluate_says_what_is_missing(run_program, job, tmp_path):
-    for folder, message in ((tmp_path, "no metrics.csv"), (job[0], "--num_samples=8")):
+    for folder, message in ((tmp_path, "no metrics.csv"), (job[0], "--aim=posterior")):
         done = run_program("evaluate", f"--results={folder}")
         assert done.returncode == 1
         assert message in done.stderr

@@ -9,26 +9,27 @@ from cvsa_jax.operators.base import restrict
 from cvsa_jax.samplers.base import Sampler, to_device
 from cvsa_jax.types import Denoiser, Operator, State
 
-NOISE_MAX, NOISE_MIN, RHO = 100.0, 0.02, 7.0
+NOISE_MAX, NOISE_MIN, RHO = 100.0, 0.1, 7.0
 
 
 def daps(
     denoise: Denoiser, measurement: jax.Array, operator: Operator, noise_std, image_shape, num_steps: int = 100,
-    ode_steps: int = 2, langevin_steps: int = 100, step_size: float = 0.2,
+    ode_steps: int = 2, langevin_steps: int = 100, step_size: float = 1e-4, decay: float = 0.01, tau: float = 0.01,
 ) -> Sampler:  # fmt: skip
     """At each noise level: an image by the flow, Langevin steps of the posterior round it, noised to the next level.
 
         x_0hat = the probability flow from (x, noise) to noise 0, in ode_steps evaluations
-        x_0 <- x_0 - h grad [|x_0 - x_0hat|^2 / (2 r^2) + |y - H(x_0)|^2 / (2 noise_std^2)] + sqrt(2 h) e,  r = noise
+        x_0 <- x_0 - h grad [|x_0 - x_0hat|^2 / (2 r^2) + |y - H(x_0)|^2 / (2 tau^2)] + sqrt(2 h) e,  r = noise
         x = x_0 + next noise z
 
-    Deviation: the step h = step_size / (1/r^2 + 1/noise_std^2) follows the stiffness of the two terms,
-    where the original has a length for each task.
+    h falls evenly from step_size at the first level to decay step_size at the last. The constants are the
+    published ones of linear tasks, whose tau is less than their noise of .05; noise_std is not used.
 
     Args:
       denoise: any Gaussian denoiser. measurement: y. operator: H, any differentiable function.
-      noise_std: > 0. image_shape: (H, W, C). num_steps: network evaluations; noise levels times ode_steps.
-      langevin_steps: at each level, without the network. step_size: in (0, 1].
+      noise_std: of y. image_shape: (H, W, C). num_steps: network evaluations; noise levels times ode_steps.
+      langevin_steps: at each level, without the network. step_size: > 0, below 2 tau^2 over the largest
+        squared singular value of H. decay: in (0, 1]. tau: > 0, the noise that the measurement is taken to have.
 
     Raises:
       ValueError: if num_steps is no multiple of ode_steps.
@@ -40,6 +41,7 @@ def daps(
     measurement = restrict(operator, measurement)
     levels = _levels(num_steps // ode_steps)
     table, after = to_device(levels), to_device(np.append(levels[1:], 0.0))
+    lengths = to_device(step_size * np.linspace(1.0, decay, len(levels)))
     # Each flow goes down to a hundredth of its level on a grid of the same form.
     fractions = to_device(_levels(ode_steps) / NOISE_MAX if ode_steps > 1 else np.ones(1))
 
@@ -50,12 +52,10 @@ def daps(
             x = x + (then - now) * (x - denoise(x, now)) / now
         return x
 
-    def langevin(x_hat, noise, key):
-        h = step_size / (1 / noise**2 + 1 / noise_std**2)
-
+    def langevin(x_hat, noise, h, key):
         def one(i, x):
             predicted, back = jax.vjp(operator, x)
-            drift = (x_hat - x) / noise**2 + back(measurement - predicted)[0] / noise_std**2
+            drift = (x_hat - x) / noise**2 + back(measurement - predicted)[0] / tau**2
             e = jax.random.normal(jax.random.fold_in(key, i), x.shape, x.dtype)
             return x + h * drift + jnp.sqrt(2 * h) * e
 
@@ -68,7 +68,7 @@ def daps(
     def level(state: State, number):
         key, z = draw(state)
         langevin_key, key = jax.random.split(key)
-        x = langevin(flow(state.x, table[number]), table[number], langevin_key)
+        x = langevin(flow(state.x, table[number]), table[number], lengths[number], langevin_key)
         return state._replace(x=x + after[number] * z, key=key), residual(measurement, operator(x))
 
     def step(state: State, index):

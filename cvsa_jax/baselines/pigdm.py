@@ -13,10 +13,11 @@ def pigdm(
     denoise: Denoiser, measurement: jax.Array, operator: Operator, noise_std, image_shape, num_steps: int = 100,
     data_variance: float = 1.0,
 ) -> Sampler:  # fmt: skip
-    """x_s = DDIM(x_t, x_0hat) + sqrt(kept_t) r^2 J' H' (r^2 H H' + noise_std^2 I)^-1 (y - H x_0hat).
+    """x_s = DDIM(x_t, x_0hat) + sqrt(kept_s kept_t) r^2 J' H' (r^2 H H' + noise_std^2 I)^-1 (y - H x_0hat).
 
     J = d x_0hat / d x_t, r^2 = noise^2 v / (noise^2 + v) with v = data_variance; DDIM with
-    full noise, eta = 1.
+    full noise, eta = 1. The guide moves x_0hat, so that it enters x_s with the factor sqrt(kept_s), as in the
+    published code; without it the chain of photographs diverges at high noise.
 
     Args:
       denoise: any Gaussian denoiser. measurement: y. operator: linear H (else its derivative).
@@ -44,7 +45,7 @@ def pigdm(
         error = (state.x - jnp.sqrt(kept) * estimate) / jnp.sqrt(1 - kept)
         fresh = jnp.sqrt((1 - before) / (1 - kept) * (1 - kept / before))
         old = jnp.sqrt(jnp.maximum(1 - before - fresh**2, 0.0))
-        x = jnp.sqrt(before) * estimate + old * error + fresh * z + jnp.sqrt(kept) * guide
+        x = jnp.sqrt(before) * estimate + old * error + fresh * z + jnp.sqrt(before * kept) * guide
         return state._replace(x=x, key=key), residual(measurement, predicted)
 
     return Sampler(start, step, table.noise)
