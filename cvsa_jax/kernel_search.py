@@ -30,13 +30,14 @@ DISTINCT = 0.004
 class SearchSettings(NamedTuple):
     """How the kernel is searched for.
 
-    bank_size: kernels drawn from the generator, as first guesses. num_guesses: of them that are
-    refined, each also turned by 180 degrees, which the first evidence cannot tell apart. noises:
-    effective noise that each round's chains start from. num_steps: of each chain. num_kept: of a
-    round's chains, from which the next round's start.
+    bank_size: kernels drawn from the generator, as first guesses. family: of them, see `draw_kernel`.
+    num_guesses: of them that are refined, each also turned by 180 degrees, which the first evidence
+    cannot tell apart. noises: effective noise that each round's chains start from. num_steps: of each
+    chain. num_kept: of a round's chains, from which the next round's start.
     """
 
     bank_size: int = 4096
+    family: str | None = None
     num_guesses: int = 8
     noises: tuple[float, ...] = (1.5, 1.0, 0.5)
     num_steps: int = 25
@@ -92,7 +93,9 @@ class KernelSearch:
         self._priors, self._stride, self._channels = (prior, kernel_prior), stride, channels
         self._side, self._variance, self.settings, self._boundary = kernel_side, noise_std**2, settings, boundary
         size = kernel_side - (kernel_side + 1) % 2
-        self._bank = draw_kernels(np.random.default_rng(0), settings.bank_size, size).astype(np.float32)
+        self._bank = draw_kernels(np.random.default_rng(0), settings.bank_size, size, settings.family).astype(
+            np.float32
+        )
         self._compiled: dict = {}
 
     def guesses(self, measurement: np.ndarray) -> np.ndarray:

@@ -59,7 +59,7 @@ class KernelFinder:
             return Found(BlindConvolution(job.boundary), None, 0.0, 0)
         side = self.side(measured.entry.shape)
         if side not in self._searches:
-            guesses = SearchSettings(num_guesses=job.search_guesses)
+            guesses = SearchSettings(num_guesses=job.search_guesses, family=operators.find_task(job.task).family)
             spec = self._image.spec
             self._searches[side] = KernelSearch(
                 self._image.prior, self._kernel.prior, spec.build().stride, spec.image_channels, side, job.noise_std,

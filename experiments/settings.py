@@ -12,7 +12,7 @@ OWN_FLAGS = ("sampler", "guidance", "num_corrections", "time_grid", "t_start", "
 _HOLE = Preset(num_steps=200)
 # Where a range is cut off, drawing afresh loses what the chain has found out about it.
 _CLIPPED = Preset("ancestral", num_steps=25, num_samples=4)
-_BLIND = Preset("ancestral", num_steps=25, num_samples=4, start="guess")
+_BLIND = Preset(start="guess")
 # Guidance along a derivative cannot find lost phases. Projections can, round means that are drawn afresh
 # at each noise from 2 to .05; of sixteen starts a few get there, and the residual tells which.
 _PHASE = Preset(

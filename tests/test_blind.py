@@ -12,7 +12,7 @@ from cvsa_jax.evidence import first_evidence, fourier_spectrum
 from cvsa_jax.guidance import conditional_mean
 from cvsa_jax.kernel_search import KernelSearch, SearchSettings
 from cvsa_jax.operators import convolution, gaussian_kernel, image_to_kernel, kernel_to_image, motion_kernel, simulate
-from cvsa_jax.operators.kernels import centred, draw_kernel
+from cvsa_jax.operators.kernels import centred, draw_kernel, draw_kernels
 from cvsa_jax.priors import coefficients
 
 LAYOUT = Layout((12, 10, 1), 6)
@@ -153,6 +153,23 @@ def test_search_finds_the_kernel_of_a_field(random_field):
     identity[5, 5] = 1
     assert distance(found) < 0.5 * distance(identity)
     np.testing.assert_array_equal(search(jax.random.key(1), y), found)
+
+
+@pytest.mark.parametrize("family", ["gaussian", "motion"])
+def test_a_search_guesses_kernels_of_its_family(random_field, family):
+    """A Gaussian is the same turned by 180 degrees, a shaken camera's path is not; a mixed bank has both."""
+    turned_alike = lambda k: np.abs(k - k[..., ::-1, ::-1]).max((-2, -1)) < 1e-6  # noqa: E731
+    drawn = draw_kernels(np.random.default_rng(0), 200, 11, family)
+    assert turned_alike(drawn).mean() == (1 if family == "gaussian" else pytest.approx(0, abs=0.1))
+    assert 0.4 < turned_alike(draw_kernels(np.random.default_rng(0), 200, 11)).mean() < 0.65
+    spectrum, image = random_field
+    prior = gaussian_pair().image.replace(spectrum=spectrum)
+    settings = SearchSettings(bank_size=64, num_guesses=4, family=family)
+    search = KernelSearch(prior, gaussian_pair().kernel, 4, 1, 12, 0.02, settings)
+    guesses = search.guesses(np.asarray(image, np.float32))
+    assert turned_alike(guesses).all() == (family == "gaussian")
+    with pytest.raises(ValueError, match="family of kernels"):
+        draw_kernels(np.random.default_rng(0), 1, 11, "disc")
 
 
 def test_search_needs_a_spectrum():

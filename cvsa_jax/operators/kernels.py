@@ -7,6 +7,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 FINE_SIZE = 61
 FLOOR = 0.03
+FAMILIES = ("motion", "gaussian")
 
 
 def camera_path(generator: np.random.Generator, intensity: float, diagonal: float) -> np.ndarray:
@@ -92,21 +93,29 @@ def gaussian_kernel(size: int, std: float, std_across: float | None = None, angl
     return kernel / kernel.sum()
 
 
-def draw_kernel(generator: np.random.Generator, size: int) -> np.ndarray:
+def draw_kernel(generator: np.random.Generator, size: int, family: str | None = None) -> np.ndarray:
     """A kernel (size, size) as a prior over kernels should know them.
 
-    Half are motion kernels of intensity U(0, 1), half Gaussians whose deviation is uniform in the
-    logarithm over [.015, .15] of the side, one in two of these with another one across.
+    Motion kernels of intensity U(0, 1), and Gaussians whose deviation is uniform in the logarithm
+    over [.015, .15] of the side, one in two of these with another one across.
+
+    Args:
+      family: 'motion' or 'gaussian', by default either at even odds.
+
+    Raises:
+      ValueError: on another family.
     """
-    if generator.random() < 0.5:
+    if family not in (None, *FAMILIES):
+        raise ValueError(f"a family of kernels is one of {', '.join(FAMILIES)}, got {family!r}")
+    if family == "motion" or (family is None and generator.random() < 0.5):
         return motion_kernel(generator, size, generator.uniform())
     std, across = size * np.exp(generator.uniform(np.log(0.015), np.log(0.15), 2))
     return gaussian_kernel(size, std, across if generator.random() < 0.5 else None, generator.uniform(0, np.pi))
 
 
-def draw_kernels(generator: np.random.Generator, count: int, size: int) -> np.ndarray:
+def draw_kernels(generator: np.random.Generator, count: int, size: int, family: str | None = None) -> np.ndarray:
     """`count` of them, (count, size, size)."""
-    return np.stack([draw_kernel(generator, size) for _ in range(count)])
+    return np.stack([draw_kernel(generator, size, family) for _ in range(count)])
 
 
 def kernel_to_image(kernel: np.ndarray, side: int) -> np.ndarray:

@@ -27,8 +27,8 @@ class Task(NamedTuple):
     summary: a line for people. build: (generator, height, width, options) -> operator.
     factor: image side divided by measurement side. needs: what must be given with measured inputs,
     since it is drawn otherwise: 'kernel', 'mask', 'operator' or nothing. blind: the kernel is to be
-    found too. picture: whether the measurement can be looked at. settings: of the operator by default,
-    for people; lengths in pixels of an image of 256.
+    found too; family: of which, as `draw_kernel` has them. picture: whether the measurement can be
+    looked at. settings: of the operator by default, for people; lengths in pixels of an image of 256.
     """
 
     summary: str
@@ -37,6 +37,7 @@ class Task(NamedTuple):
     needs: str = ""
     linear: bool = True
     blind: bool = False
+    family: str | None = None
     picture: bool = True
     settings: str = ""
 
@@ -150,10 +151,12 @@ TASKS: dict[str, Task] = {
         settings="quality 10",
     ),
     "blind_gaussian_deblur": Task(
-        "Gaussian blur of unknown width", _gaussian_kernel, linear=False, blind=True, settings=_GAUSSIAN
+        "Gaussian blur of unknown width", _gaussian_kernel, linear=False, blind=True, family="gaussian",
+        settings=_GAUSSIAN
     ),
     "blind_motion_deblur": Task(
-        "motion blur by an unknown kernel", _motion_deblur, linear=False, blind=True, settings=_MOTION
+        "motion blur by an unknown kernel", _motion_deblur, linear=False, blind=True, family="motion",
+        settings=_MOTION
     ),
     "checkout": Task(
         "shaken camera, goods held in a hand", _checkout, needs="operator", settings=f"{_MOTION}, hand or --mask"
