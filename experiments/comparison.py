@@ -75,9 +75,8 @@ def equal_evaluations(task: str, row: str, evaluations: int) -> tuple[str, ...]:
     if row == PAPER:
         return (f"--num_steps={evaluations}",)
     if row == SAMPLE:
-        return (
-            f"--num_steps={max(2, evaluations // (1 + settings.preset_of(task, methods.POSTERIOR).num_corrections))}",
-        )
+        each = 1 + settings.preset_of(task, methods.POSTERIOR).num_corrections
+        return (f"--num_steps={max(2, evaluations // each)}",)
     if row == methods.CVSA:
         if operators.find_task(task).blind:
             return ()

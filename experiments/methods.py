@@ -20,7 +20,8 @@ METHODS = {CVSA: "CVSA", **{n: b.label for n, b in (BASELINES | BLIND_BASELINES)
 # A magnitude has several answers: as in DAPS' own protocol, the one of least residual of a few.
 PHASE_STARTS = 4
 # Step sizes of DPS and BlindDPS at 1000 steps, the best of .1 (BlindDPS), .3, 1 and 3 on four shipped photographs
-# at 64x64; .3 for what is not named. With fewer steps each is longer, so that together they go as far.
+# at 64x64, for phase retrieval its paper's; .3 for what is not named. With fewer steps each is longer, so that
+# together they go as far.
 DPS_STEPS = {"gaussian_deblur": 1.0, "motion_deblur": 1.0, "sr4": 1.0, "phase_retrieval": 1.0}
 
 

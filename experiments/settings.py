@@ -57,6 +57,8 @@ def fill(job: flags.FlagValues) -> None:
     if job.aim == methods.POSTERIOR and preset_of(job.task).start == "guess":
         raise UnsuitableError("the task has no posterior samples: its chains go on from what a search has found")
     if job.method != methods.CVSA:
+        if job.aim != methods.ACCURACY:
+            raise ValueError(f"--aim belongs to --method={methods.CVSA}, not to {job.method}")
         for name in OWN_FLAGS:
             if job[name].value is not None:
                 raise ValueError(f"--{name} belongs to --method={methods.CVSA}, not to {job.method}")

@@ -418,6 +418,7 @@ def test_kernels_are_trained_on_without_files(run_program, tmp_path):
         (["--task=blind_motion_deblur", "--input=IMAGE", "--output=OUT", "--method=dps"], "must be given the kernel"),
         (["--task=sr4", "--input=IMAGE", "--output=OUT", "--method=blind_dps"], "for blind tasks alone"),
         (["--task=sr4", "--input=IMAGE", "--output=OUT", "--method=dps", "--guidance=plug_in"], "belongs to"),
+        (["--task=sr4", "--input=IMAGE", "--output=OUT", "--method=dps", "--aim=posterior"], "--aim belongs to"),
         (["--task=sr4", "--input=IMAGE", "--output=OUT", "--method=dps", "--method_settings=eta=1"], "step_size"),
         (["--task=sr4", "--input=IMAGE", "--output=OUT", "--method=daps", "--method_settings=step_size=x"], "no float"),
         (["--task=sr4", "--input=IMAGE", "--output=OUT", "--method=dps", "--noise=poisson"], "Gaussian noise alone"),
