@@ -72,7 +72,9 @@ def path_figure(output: pathlib.Path) -> pathlib.Path:
     task = operators.find_task(FLAGS.task)
     if task.blind:
         raise ValueError("--kind=path is for tasks whose kernel is known")
-    preset = settings.preset_of(FLAGS.task, methods.POSTERIOR)
+    preset = settings.preset_of(FLAGS.task)
+    if preset.start == "noise":  # a sample goes a way; noise drawn afresh has none
+        preset = settings.preset_of(FLAGS.task, methods.POSTERIOR)
     loaded = checkpoints.load_prior(FLAGS.checkpoint)
     options = operators.OperatorOptions()
     file = inputs.list_inputs(FLAGS.input, False)[0]

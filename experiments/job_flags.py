@@ -36,7 +36,7 @@ def define(into: flags.FlagValues) -> None:
     number("noise_std", 0.05, "Gaussian noise: standard deviation, for images in [-1, 1].")
     number("photons", 200.0, "Poisson noise: photons that a white pixel counts.")
     choice("method", methods.CVSA, list(methods.METHODS), "What restores.")
-    several("method_settings", [], "Constants of a baseline, NAME=NUMBER,...; by default its paper's.")
+    several("method_settings", [], "Constants of a baseline, NAME=NUMBER,...; by default those of the tables.")
     choice("aim", methods.ACCURACY, list(methods.AIMS), "The preset: of least error, or of posterior samples.")
     # What is None from here on is the preset of the task, or of the method.
     whole("num_steps", None, "Reverse steps of a sample; one network evaluation each.")

@@ -75,7 +75,7 @@ class Results:
         self.folder, self._metrics, self._residuals = folder, folder / "metrics.csv", folder / "residuals.csv"
         self._task, self._combine = operators.find_task(settings["task"]), settings["combine"]
         # The deviation of chains that are no samples of the posterior would only mislead.
-        self._sampled = settings["combine"] == "mean" and settings["sampler"] != "decoupled"
+        self._sampled = self._combine == "mean" and settings["sampler"] != "decoupled"
         self._columns = columns(self._task)
         self._record = {"settings": settings, "versions": common.versions()}
         self.rows: list[dict] = []
@@ -124,8 +124,8 @@ class Results:
         if len(samples) > 1:
             for i, sample in enumerate(samples):
                 data.save_image(self.folder / "samples" / f"{name}_{i:02d}.png", sample)
-        if len(samples) > 1 and self._sampled:
-            data.save_image(self.folder / "deviation" / f"{name}.png", 4 * samples.std(0, ddof=1) - 1)
+            if self._sampled:
+                data.save_image(self.folder / "deviation" / f"{name}.png", 4 * samples.std(0, ddof=1) - 1)
         with self._residuals.open("a", newline="") as file:
             for i, residual in enumerate(found.residuals):
                 chosen = "yes" if self._combine == "mean" or i == best else "no"
