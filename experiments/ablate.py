@@ -25,7 +25,7 @@ from experiments.tables import Figure, Grid, Measure, figure
 FLAGS = flags.FLAGS
 MEASURES = {
     "psnr": Measure("PSNR", True, 2), "ssim": Measure("SSIM", True, 3), "residual": Measure("residual", None, 4),
-    "seconds": Measure("s an image", None, 1), "network_evaluations": Measure("evaluations", None, 0),
+    **{name: comparison.MEASURES[name] for name in ("seconds", "network_evaluations")},
 }  # fmt: skip
 OWN = ("sweep", "output", "list_tasks", "report")
 
@@ -101,8 +101,6 @@ def grid_of(sweep: Sweep, rows: list[dict]) -> Grid:
         for name in MEASURES:
             mine = [r["figure"] for r in rows if (r["sweep"], r["value"], r["metric"]) == (sweep.name, value, name)]
             grid.cells[label, name] = figure(mine)
-        for name in ("seconds", "network_evaluations"):
-            grid.cells[label, name] = grid.cells[label, name]._replace(half=math.nan)
         if not any(math.isfinite(grid.cells[label, name].value) for name in MEASURES):
             grid.cells[label, "psnr"] = Figure(note="no image was restored")
     return grid

@@ -35,8 +35,8 @@ MEASUREMENT = "measurement"
 MEASURES = {
     "psnr": Measure("PSNR", True, 2), "ssim": Measure("SSIM", True, 3), "lpips": Measure("LPIPS", False, 3),
     "fid": Measure("FID", False, 1), "patch_distance": Measure("patch distance", False, 3),
-    "kernel_mse": Measure("kernel MSE", False, 4), "seconds": Measure("s an image", None, 1),
-    "network_evaluations": Measure("evaluations", None, 0),
+    "kernel_mse": Measure("kernel MSE", False, 4), "seconds": Measure("s an image", None, 1, interval=False),
+    "network_evaluations": Measure("evaluations", None, 0, interval=False),
 }  # fmt: skip
 
 
@@ -200,8 +200,6 @@ def collect(plan: Plan, refused: dict, judge: Judge) -> tuple[list[dict], list[G
                 grid.cells[label, name] = figure(values.get(name, []))
             for name in ("psnr", "ssim"):
                 grid.cells[MEASUREMENT, name] = figure(values.get(f"{name}_measurement", []))
-            for name in ("seconds", "network_evaluations"):
-                grid.cells[label, name] = grid.cells[label, name]._replace(half=math.nan)
             if pairs:
                 for name, value in judge.distances(*map(list, zip(*pairs, strict=True))).items():
                     grid.cells[label, name] = Figure(value)

@@ -80,6 +80,8 @@ METHODS = {
     "ancestral + covariance, 50": guided("ancestral", "covariance", 50),
     "ancestral + diagonal_covariance, 50": guided("ancestral", "diagonal_covariance", 50),
     "ancestral + plug_in, 50": guided("ancestral", "plug_in", 50),
+    "decoupled + second_moment, 50": guided("decoupled", "second_moment", 50),
+    "decoupled + covariance, 50": guided("decoupled", "covariance", 50),
     "ancestral_multistep + second_moment, 50": guided("ancestral_multistep", "second_moment", 50),
     "ddim + second_moment, 50": guided("ddim", "second_moment", 50),
     "multistep + second_moment, 50": guided("multistep", "second_moment", 50),

@@ -10,11 +10,12 @@ from cvsa_jax import metrics
 
 
 class Measure(NamedTuple):
-    """A column: its heading, whether more is better (None: neither), decimals."""
+    """A column: its heading, whether more is better (None: neither), decimals, whether an interval says something."""
 
     heading: str
     more: bool | None
     digits: int
+    interval: bool = True
 
 
 class Figure(NamedTuple):
@@ -55,7 +56,7 @@ class Grid:
         text = f"{cell.value:.{measure.digits}f}"
         if round(cell.value, measure.digits) == self.best(column):
             text = bold.format(text)
-        wanted = between is not None and math.isfinite(cell.half)
+        wanted = between is not None and measure.interval and math.isfinite(cell.half)
         return text + (f"{between}{cell.half:.{measure.digits}f}" if wanted else "")
 
     def notes(self) -> list[str]:
