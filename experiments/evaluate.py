@@ -100,10 +100,11 @@ def compare(plan: comparison.Plan, facts: dict, judge: comparison.Judge) -> None
         writer = csv.DictWriter(file, ("task", "method", "image", "metric", "value"))
         writer.writeheader()
         writer.writerows(long)
-    text = "\n".join(grid.markdown() for grid in grids)
-    (plan.output / "table.md").write_text(f"{caption(plan, facts)}\n\n{text}")
     shown = ("psnr", "ssim", "fid" if FLAGS.inception_weights else "patch_distance", "kernel_mse")
-    (plan.output / "table.tex").write_text(tables.latex(grids, shown, caption(plan, facts)))
+    overview = tables.Overview(grids, shown)
+    text = "\n".join([overview.markdown(), *(grid.markdown() for grid in grids)])
+    (plan.output / "table.md").write_text(f"{caption(plan, facts)}\n\n{text}")
+    (plan.output / "table.tex").write_text(overview.latex(caption(plan, facts)))
     commands = {f"{t}, {r}": comparison.arguments(plan, t, r) for t in plan.tasks for r in plan.rows}
     record = {"settings": common.flag_values(), "versions": common.versions(), "files": facts["files"],
               "commands": commands, "refused": {f"{t}, {r}": why for (t, r), why in refused.items()}}  # fmt: skip

@@ -1,7 +1,7 @@
 """Tables of figures: the mean with its interval, the best in bold, in Markdown and LaTeX."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -83,27 +83,44 @@ def arrow(measure: Measure) -> str:
     return "" if measure.more is None else " ↑" if measure.more else " ↓"
 
 
-def latex(grids: Sequence[Grid], shown: Sequence[str], caption: str) -> str:
-    """One table in the paper's shape: methods down, tasks across, `PSNR / SSIM / ...` in a cell."""
-    rows = list(dict.fromkeys(row for grid in grids for row in grid.rows))
-    heads = [_escape(grid.title) for grid in grids]
-    columns = [[c for c in shown if c in grid.columns] for grid in grids]
-    measures = [
-        " / ".join(f"{_escape(g.columns[c].heading)}{_latex_arrow(g.columns[c])}" for c in cs)
-        for g, cs in zip(grids, columns, strict=True)
-    ]
-    lines = [
-        r"\begin{table}", r"\centering", rf"\caption{{{_escape(caption)}}}",
-        rf"\begin{{tabular}}{{l{'c' * len(grids)}}}", r"\hline",
-        f"Method & {' & '.join(heads)} \\\\", f" & {' & '.join(measures)} \\\\", r"\hline",
-    ]  # fmt: skip
-    for row in rows:
-        cells = []
-        for grid, cs in zip(grids, columns, strict=True):
-            texts = [grid.text(row, c, r"\textbf{{{}}}", "--", None) for c in cs]
-            cells.append("--" if all(t == "--" for t in texts) else " / ".join(texts))
-        lines.append(f"{_escape(row)} & {' & '.join(cells)} \\\\")
-    return "\n".join([*lines, r"\hline", r"\end{tabular}", r"\end{table}", ""])
+class Overview:
+    """Many tasks in the paper's shape: methods down, tasks across, `PSNR / SSIM / ...` in a cell.
+
+    shown: the measures; a task has those of them that its grid has.
+    """
+
+    def __init__(self, grids: Sequence[Grid], shown: Sequence[str]):
+        self._parts = [(grid, [c for c in shown if c in grid.columns]) for grid in grids]
+        self.rows = list(dict.fromkeys(row for grid in grids for row in grid.rows))
+        self.titles = [grid.title for grid in grids]
+
+    def headings(self, arrow_of: Callable[[Measure], str]) -> list[str]:
+        """What the numbers of each task's cells are."""
+        return [" / ".join(f"{g.columns[c].heading}{arrow_of(g.columns[c])}" for c in cs) for g, cs in self._parts]
+
+    def cells(self, row: str, bold: str, dash: str) -> list[str]:
+        """A row without its name; a cell of dashes alone is one dash."""
+        texts = [[grid.text(row, c, bold, dash, None) for c in cs] for grid, cs in self._parts]
+        return [dash if all(t == dash for t in ts) else " / ".join(ts) for ts in texts]
+
+    def markdown(self) -> str:
+        lines = [f"| method | {' | '.join(self.titles)} |", "|---" * (1 + len(self.titles)) + "|"]
+        lines.append(f"| | {' | '.join(self.headings(arrow))} |")
+        lines += [f"| {row} | {' | '.join(self.cells(row, '**{}**', '-'))} |" for row in self.rows]
+        return "\n".join([*lines, ""])
+
+    def latex(self, caption: str) -> str:
+        """A table environment."""
+        heads, measures = map(_escape, self.titles), map(_escape, self.headings(_latex_arrow))
+        lines = [
+            r"\begin{table}", r"\centering", rf"\caption{{{_escape(caption)}}}",
+            rf"\begin{{tabular}}{{l{'c' * len(self.titles)}}}", r"\hline",
+            f"Method & {' & '.join(heads)} \\\\", f" & {' & '.join(measures)} \\\\", r"\hline",
+        ]  # fmt: skip
+        for row in self.rows:
+            cells = " & ".join(self.cells(row, r"\textbf{{{}}}", "--"))
+            lines.append(f"{_escape(row)} & {cells} \\\\")
+        return "\n".join([*lines, r"\hline", r"\end{tabular}", r"\end{table}", ""])
 
 
 def _latex_arrow(measure: Measure) -> str:

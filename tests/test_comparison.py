@@ -38,7 +38,12 @@ def test_tables_mark_the_best_as_printed():
         "| x | **20.0** ± 0.3 | 0.50 | 3 |", "| y | **20.0** ± 0.3 | **0.20** | 1 |", "| z | - | - | - |", "",
         "- z: it cannot",
     ]  # fmt: skip
-    text = tables.latex([example()], ("psnr", "e", "missing"), "50 % done")
+    overview = tables.Overview([example()], ("psnr", "e", "missing"))
+    assert overview.markdown().splitlines() == [
+        "| method | a_task |", "|---|---|", "| | PSNR ↑ / error ↓ |", "| x | **20.0** / 0.50 |",
+        "| y | **20.0** / **0.20** |", "| z | - |",
+    ]  # fmt: skip
+    text = overview.latex("50 % done")
     assert r"Method & a\_task \\" in text
     assert r"x & \textbf{20.0} / 0.50 \\" in text
     assert r"y & \textbf{20.0} / \textbf{0.20} \\" in text
