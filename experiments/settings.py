@@ -31,7 +31,13 @@ PRESETS: dict[str, Preset] = {task: Preset() for task in operators.TASKS} | {
 }
 # Samples cannot forget what they drew; a seam shows unless the chain is corrected at each noise level.
 _HOLE_SAMPLES = Preset("ancestral", "covariance", num_steps=25, num_corrections=7, num_samples=8)
-SAMPLES: dict[str, Preset] = {"box_inpaint": _HOLE_SAMPLES, "mask_inpaint": _HOLE_SAMPLES}
+_SAMPLES = Preset("ancestral_multistep", num_steps=50, num_samples=8)
+# Where much is left open, the noise of each step costs texture that few steps do not bring back; a flow has none.
+_OPEN_SAMPLES = _SAMPLES._replace(sampler="multistep")
+SAMPLES: dict[str, Preset] = {
+    "box_inpaint": _HOLE_SAMPLES, "mask_inpaint": _HOLE_SAMPLES,
+    **dict.fromkeys(("random_inpaint", "sr2", "sr4", "sr8"), _OPEN_SAMPLES),
+}  # fmt: skip
 
 
 def preset_of(task: str, aim: str = methods.ACCURACY) -> Preset:
@@ -41,7 +47,7 @@ def preset_of(task: str, aim: str = methods.ACCURACY) -> Preset:
     """
     if aim == methods.ACCURACY:
         return PRESETS.get(task, Preset())
-    return SAMPLES.get(task, Preset("ancestral_multistep", num_steps=50, num_samples=8))
+    return SAMPLES.get(task, _SAMPLES)
 
 
 def fill(job: flags.FlagValues) -> None:
