@@ -237,7 +237,7 @@ def test_an_aim_is_a_preset_and_its_samples_have_a_deviation(restore, inputs, tm
         settings[aim] = json.loads((tmp_path / aim / "summary.json").read_text())["settings"]
         assert (tmp_path / aim / "samples" / "colour0_01.png").exists()
         assert (tmp_path / aim / "deviation" / "colour0.png").exists() == (aim == "posterior")
-    assert settings["posterior"]["sampler"] == "ancestral_multistep" != settings["accuracy"]["sampler"]
+    assert settings["posterior"]["sampler"] == "multistep" != settings["accuracy"]["sampler"]
     done = restore(*arguments[:1], "--task=phase_retrieval", *arguments[1:], "--overwrite")
     assert done.returncode == 1
     assert "no posterior samples" in done.stderr
