@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from cvsa_jax.data import to_bytes
 
@@ -48,7 +48,7 @@ def save_grid(
 def save_blocks(
     path: pathlib.Path, blocks: Sequence[tuple[Sequence[str], Sequence[Sequence[np.ndarray]]]], scale: int = 1
 ) -> None:
-    """Write several (titles, rows), one below the other, as a PNG; titles that are too long for a column are cut."""
+    """Write several (titles, rows), one below the other, as a PNG; too long titles are set smaller, then cut."""
     grids = [(titles, image_grid(rows, scale), max(len(row) for row in rows)) for titles, rows in blocks if rows]
     heights = [grid.shape[0] + (TITLE if titles else 0) + 2 for titles, grid, _ in grids]
     canvas = Image.new("RGB", (max(grid.shape[1] for _, grid, _ in grids), sum(heights) - 2), "white")
@@ -57,9 +57,16 @@ def save_blocks(
         canvas.paste(Image.fromarray(grid), (0, top + (TITLE if titles else 0)))
         width = (grid.shape[1] + 2) // columns
         for j, title in enumerate(titles):
-            label = Image.new("RGB", (width - 2, TITLE), "white")
-            ImageDraw.Draw(label).text((2, 2), title, "black")
-            canvas.paste(label, (j * width, top))
+            canvas.paste(_label(title, width - 2), (j * width, top))
         top += height
     path.parent.mkdir(parents=True, exist_ok=True)
     canvas.save(path)
+
+
+def _label(title: str, width: int) -> Image.Image:
+    """A title in the largest of a few sizes in which it fits. The font that comes with Pillow has no Greek."""
+    label, title = Image.new("RGB", (width, TITLE), "white"), title.replace("Π", "Pi")
+    fonts = [ImageFont.load_default(size) for size in (10, 9, 8)]
+    font = next((f for f in fonts if f.getlength(title) <= width - 4), fonts[-1])
+    ImageDraw.Draw(label).text((2, 2), title, "black", font)
+    return label
