@@ -43,14 +43,16 @@ def kernel_mse(truth: np.ndarray, estimate: np.ndarray) -> float:
     """Mean squared error of blur kernels, both scaled to a maximum of one, after removing their common shift.
 
     A blurred image fixes its kernel up to a shift that the image undoes. The shift is by whole pixels, up
-    to a quarter of the larger side; the mean is over the larger of the two supports.
+    to a quarter of the larger side; the mean is over the larger of the two supports. A kernel of zeros,
+    as a failed search may leave, stays zero and so counts as an error.
 
     Args:
       truth, estimate: (h, w) and (h', w'), odd sides, non-negative, the middle of each at its centre.
     """
     size = [max(a, b) for a, b in zip(truth.shape, estimate.shape, strict=True)]
     reach = [n // 4 for n in size]
-    a, b = (_padded(k / k.max(), [n + 2 * r for n, r in zip(size, reach, strict=True)]) for k in (estimate, truth))
+    wide = [n + 2 * r for n, r in zip(size, reach, strict=True)]
+    a, b = (_padded(k / (k.max() or 1), wide) for k in (estimate, truth))
     moves = [(i, j) for i in range(-reach[0], reach[0] + 1) for j in range(-reach[1], reach[1] + 1)]
     return float(min(np.sum((np.roll(a, move, (0, 1)) - b) ** 2) for move in moves) / np.prod(size))
 

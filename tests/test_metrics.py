@@ -54,3 +54,4 @@ def test_kernel_error_forgets_scale_and_shift():
         np.sum((np.roll(point, (i, j), (0, 1)) - other / other.max()) ** 2) for i in (-1, 0, 1) for j in (-1, 0, 1)
     ) / 81  # fmt: skip
     assert metrics.kernel_mse(other, point) == pytest.approx(expected)
+    assert metrics.kernel_mse(point, np.zeros((9, 9))) == pytest.approx(1 / 81)  # nothing found is no way out
