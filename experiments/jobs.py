@@ -1,6 +1,7 @@
 """One restoration job: read, measure, restore, write."""
 
 import dataclasses
+import functools
 import pathlib
 import sys
 from collections import defaultdict
@@ -60,6 +61,10 @@ def batches(job: flags.FlagValues, entries: list[inputs.Entry]) -> list[list[tup
     return out
 
 
+# A comparison of finished jobs would spend its time on reading the same prior for each.
+_load_prior = functools.lru_cache(maxsize=1)(checkpoints.load_prior)
+
+
 @dataclasses.dataclass
 class Job:
     """A job that can be run: its flags, filled, and all that was made of them."""
@@ -96,7 +101,7 @@ def prepare(job: flags.FlagValues) -> Job:
         inputs.check_measured(job.task, options, stored is not None)
     files = inputs.list_inputs(job.input, job.measured) if not job.list else datasets.read_list(job.list, folder)
     files = files[: job.limit]
-    loaded = checkpoints.load_prior(job.checkpoint, common.diffusion_from_flags(job))
+    loaded = _load_prior(job.checkpoint, common.diffusion_from_flags(job))
     channels = loaded.spec.image_channels
     kernels = blind.KernelFinder.from_flags(loaded, job) if task.blind else None
     record = {k: v for k, v in job_flags.values(job).items() if k not in FREE_SETTINGS}
