@@ -29,7 +29,8 @@ class Preset(NamedTuple):
     """How a task is restored: names for `restore`, reverse steps, corrections of each, posterior samples.
 
     combine: 'mean' of the samples, or the one with the smallest 'residual'. start: 'noise', or the 'guess' of
-    the operator; for blind tasks, of a search for the kernel. t_start, t_end: of the grid.
+    the operator; for blind tasks, of a search for the kernel. t_start, t_end: of the grid. data_weight: power of
+    the likelihood.
     """
 
     sampler: str = "decoupled"
@@ -42,13 +43,14 @@ class Preset(NamedTuple):
     start: str = "noise"
     t_start: float = 1.0
     t_end: float = SMALLEST_TIME
+    data_weight: float = 1.0
 
 
 def preset(method: str, task: str, own: Preset) -> Preset:
     """Steps and samples of a method that is not ours; what only CVSA has is left at None."""
     steps = 1 if method == CLASSICAL else (BASELINES | BLIND_BASELINES)[method].num_steps
     starts = PHASE_STARTS if own.combine == "residual" and method != CLASSICAL else 1
-    return Preset(None, None, None, steps, 0, starts, own.combine, "noise", None, None)
+    return Preset(None, None, None, steps, 0, starts, own.combine, "noise", None, None, None)
 
 
 def check(method: str, task: operators.Task) -> None:
@@ -97,7 +99,8 @@ def restorer(job: flags.FlagValues, loaded: checkpoints.LoadedPrior, noise: Nois
     if job.method == CVSA:
         settings |= {
             "sampler": job.sampler, "guidance": job.guidance, "time_grid_name": job.time_grid, "t_start": job.t_start,
-            "t_end": job.t_end, "num_corrections": job.num_corrections, "start": "noise" if kernels else job.start,
+            "t_end": job.t_end, "data_weight": job.data_weight, "num_corrections": job.num_corrections,
+            "start": "noise" if kernels else job.start,
             "num_particles": job.num_samples if job.sampler in samplers.POPULATION_SAMPLERS else None,
         }  # fmt: skip
     if kernels:

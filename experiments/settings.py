@@ -7,7 +7,7 @@ from cvsa_jax.types import UnsuitableError
 from experiments import methods
 from experiments.methods import Preset
 
-OWN_FLAGS = ("sampler", "guidance", "num_corrections", "time_grid", "t_start", "t_end", "start")
+OWN_FLAGS = ("sampler", "guidance", "num_corrections", "time_grid", "t_start", "t_end", "start", "data_weight")
 # What a hole is filled with must fit its border: over 200 levels it is drawn afresh until it does.
 _HOLE = Preset(num_steps=200)
 # Where a range is cut off, drawing afresh loses what the chain has found out about it.

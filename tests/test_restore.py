@@ -130,6 +130,24 @@ def test_result_follows_the_measurement():
     np.testing.assert_allclose(result.image, y, atol=2e-3)
 
 
+def test_weighted_data_have_the_tempered_posterior():
+    """x ~ N(0, s^2), y = x + noise n: under p(y|x)^w the mean of x is w s^2 y / (w s^2 + noise^2)."""
+    shape, variance, noise_std = (4, 4, 1), 0.25, 0.5
+    prior = prior_from_denoiser(Gaussian(jnp.zeros(shape), variance), CLD())
+    y = jnp.linspace(-1.0, 1.0, 16).reshape(shape)
+    keys = jax.random.split(jax.random.key(0), 4000)
+    run = lambda key, w: restore(  # noqa: E731
+        key, y, Identity(), prior, image_shape=shape, noise_std=noise_std, num_steps=60, sampler="multistep",
+        guidance="covariance", data_weight=w,
+    ).image  # fmt: skip
+    for weight in (0.5, 1.0, 4.0):
+        samples = jax.jit(jax.vmap(functools.partial(run, w=weight)))(keys)
+        data = weight * variance
+        np.testing.assert_allclose(samples.mean(0), data * y / (data + noise_std**2), atol=0.03)
+        deviation = (variance * noise_std**2 / (data + noise_std**2)) ** 0.5
+        np.testing.assert_allclose(samples.std(0).mean(), deviation, rtol=0.04)
+
+
 def test_margin_does_not_reach_the_image():
     """A canvas larger than the image leaves a white prior's restoration of it unbiased by the margin."""
     prior = prior_from_denoiser(Gaussian(jnp.zeros((8, 8, 1)), 0.25), CLD())
@@ -148,6 +166,7 @@ def test_margin_does_not_reach_the_image():
         ({"num_steps": 1}, "num_steps must be at least 2"),
         ({"noise_std": 0.0}, "noise_std must be positive"),
         ({"t_end": 2.0}, "t_end"),
+        ({"data_weight": 0.0}, "data_weight must be positive"),
     ],
 )
 def test_bad_settings_are_refused_before_anything_compiles(settings, message):

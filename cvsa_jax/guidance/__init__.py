@@ -54,6 +54,7 @@ def conditional_mean(
     guidance: str,
     times,
     steps=1.0,
+    data_weight: float = 1.0,
 ) -> ConditionalMean:
     """(x, v, index, dual) -> Estimate at the float64 times given.
 
@@ -63,7 +64,7 @@ def conditional_mean(
     known of x_0 where the operator can do that. The residual is the
     root mean square of one image's y - H(x_0hat). log_fit is -(<r, w> + log det)/2, that of
     y ~ N(H x_0hat, sigma^2 I + H C H'). sigma^2 is the noise's variance where H(x) = H(x_0hat), a
-    number or one for each entry of y.
+    number or one for each entry of y, over data_weight: the posterior is that of p(y | x)^data_weight.
 
     Raises:
       ValueError: on an unknown name.
@@ -91,7 +92,7 @@ def conditional_mean(
                 lambda w: backward(w)[0],
                 r,
                 lambda w: pullback(w)[0] / c.data,
-                noise.variance(predicted),
+                noise.variance(predicted) / data_weight,
                 prior.error_variance(c.noise),
                 prior.error_covariance(c.noise, x.shape),
                 x.shape,
