@@ -22,7 +22,7 @@ from experiments.tables import Figure, Grid, Measure, figure
 PAPER, SAMPLE = "paper", "cvsa_sample"
 _PAPER_FLAGS = (
     "--sampler=euler_maruyama", "--guidance=plug_in", "--time_grid=uniform", "--num_steps=1000", "--num_samples=1",
-    "--start=noise", "--data_weight=1", "--t_start=1", f"--t_end={SMALLEST_TIME}",
+    "--start=noise", "--t_start=1", f"--t_end={SMALLEST_TIME}",
 )  # fmt: skip
 # A row's name and what it adds to `experiments.restore`.
 ROWS: dict[str, tuple[str, tuple[str, ...]]] = {

@@ -58,7 +58,7 @@ def define(into: flags.FlagValues) -> None:
     )
     choice("combine", None, ["mean", "residual"], "The restoration: the samples' mean, or that of least residual.")
     number("t_end", None, "Last time at which the network is asked.")
-    number("data_weight", None, "Power of the likelihood: 1 is Bayes' rule, more trusts the measurement more.")
+    number("data_weight", None, "Power of the likelihood; 1, Bayes' rule, if --sampler or --guidance is given.")
     whole("seed", 0, "Seed of masks, kernels, noise and samples.")
     whole("batch_size", 16, "Samples restored together.", lower_bound=1)
     whole("num_samples", None, "Posterior samples (or starts) per image; see --combine.", lower_bound=1)

@@ -43,7 +43,7 @@ class Preset(NamedTuple):
     start: str = "noise"
     t_start: float = 1.0
     t_end: float = SMALLEST_TIME
-    data_weight: float = 1.0
+    data_weight: float = 2.0
 
 
 def preset(method: str, task: str, own: Preset) -> Preset:

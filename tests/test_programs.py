@@ -243,6 +243,27 @@ def test_an_aim_is_a_preset_and_its_samples_have_a_deviation(restore, inputs, tm
     assert "no posterior samples" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("given", "weight"),
+    [
+        ([], 2.0),
+        (["--num_steps=5", "--num_samples=1"], 2.0),
+        (["--aim=posterior"], 1.0),
+        (["--sampler=euler_maruyama"], 1.0),
+        (["--guidance=printed_plug_in"], 1.0),
+        (["--guidance=covariance", "--data_weight=3"], 3.0),
+        (["--method=dps"], None),
+    ],
+)
+def test_only_a_preset_of_least_error_weights_the_likelihood(given, weight):
+    from experiments import job_flags
+    from experiments import settings as presets
+
+    job = job_flags.parse(["--task=motion_deblur", *given])
+    presets.fill(job)
+    assert job.data_weight == weight
+
+
 @pytest.mark.parametrize(("task", "at_1000"), [("sr4", 1.0), ("box_inpaint", 0.3)])
 @pytest.mark.parametrize("steps", [10, 1000])
 def test_the_steps_of_dps_go_as_far_together_at_any_number(task, at_1000, steps):
