@@ -11,7 +11,7 @@ OWN_FLAGS = ("sampler", "guidance", "num_corrections", "time_grid", "t_start", "
 # What a hole is filled with must fit its border: over 200 levels it is drawn afresh until it does.
 _HOLE = Preset(num_steps=200)
 # Where a range is cut off, drawing afresh loses what the chain has found out about it.
-_CLIPPED = Preset("ancestral", num_steps=25, num_samples=4)
+_CLIPPED = Preset("ancestral", num_steps=25, num_samples=4, data_weight=1.0)
 _BLIND = Preset(start="guess", data_weight=1.0)
 # Guidance along a derivative cannot find lost phases. Projections can, round means that are drawn afresh
 # at each noise from 2 to .05; of sixteen starts a few get there, and the residual tells which.
