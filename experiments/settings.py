@@ -31,7 +31,7 @@ PRESETS: dict[str, Preset] = {task: Preset() for task in operators.TASKS} | {
 }
 # Samples cannot forget what they drew; a seam shows unless the chain is corrected at each noise level.
 _HOLE_SAMPLES = Preset("ancestral", "covariance", num_steps=25, num_corrections=7, num_samples=8, data_weight=1.0)
-_SAMPLES = Preset("ancestral_multistep", num_steps=50, num_samples=8, data_weight=1.0)
+_SAMPLES = Preset("ancestral_multistep", num_steps=50, num_samples=8)
 # Where much is left open, the noise of each step costs texture that few steps do not bring back; a flow has none.
 _OPEN_SAMPLES = _SAMPLES._replace(sampler="multistep")
 SAMPLES: dict[str, Preset] = {
