@@ -14,7 +14,7 @@ class GaussianNoise(NamedTuple):
 
     def check(self) -> None:
         """Raises ValueError unless the deviation is positive; one that is not known yet passes."""
-        _require_positive("noise_std", self.std, "; the rounding to 8 bits alone is .0023")
+        require_positive("noise_std", self.std, "; the rounding to 8 bits alone is .0023")
 
     def sample(self, key: jax.Array, clean: jax.Array) -> jax.Array:
         """A measurement of H(x) = clean."""
@@ -37,7 +37,7 @@ class PoissonNoise(NamedTuple):
 
     def check(self) -> None:
         """Raises ValueError unless the rate is positive; one that is not known yet passes."""
-        _require_positive("the rate of Poisson noise", self.rate)
+        require_positive("the rate of Poisson noise", self.rate)
 
     def sample(self, key: jax.Array, clean: jax.Array) -> jax.Array:
         """A measurement of H(x) = clean."""
@@ -50,9 +50,10 @@ class PoissonNoise(NamedTuple):
         return 4 * mean / self.rate**2
 
 
-def _require_positive(name: str, value, remark: str = "") -> None:
-    if isinstance(value, int | float | np.ndarray) and not np.all(np.asarray(value) > 0):
-        raise ValueError(f"{name} must be positive, got {value}{remark}")
+def require_positive(name: str, value, remark: str = "") -> None:
+    """Raises ValueError unless a number is positive and finite; one that is not known yet, as under jit, passes."""
+    if not isinstance(value, jax.core.Tracer) and not np.all((np.asarray(value) > 0) & np.isfinite(value)):
+        raise ValueError(f"{name} must be positive and finite, got {value}{remark}")
 
 
 NoiseModel = GaussianNoise | PoissonNoise

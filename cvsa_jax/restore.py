@@ -1,7 +1,6 @@
 """The loop: one `lax.scan` of a sampler's steps over the state (x, v, key)."""
 
 import functools
-import math
 from typing import NamedTuple
 
 import jax
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 
 from cvsa_jax.diffusion import SMALLEST_TIME, time_grid
 from cvsa_jax.guidance import conditional_mean, first_dual
-from cvsa_jax.noise import NoiseModel, as_noise
+from cvsa_jax.noise import NoiseModel, as_noise, require_positive
 from cvsa_jax.priors import Prior
 from cvsa_jax.samplers import POPULATION_SAMPLERS, SAMPLERS, Sampler, with_corrections
 from cvsa_jax.samplers.base import diffuse
@@ -54,8 +53,7 @@ def guided_sampler(
         raise ValueError("this operator has no first guess to start from; start from noise")
     factory = _factory(sampler, num_particles)
     as_noise(noise_std).check()
-    if not 0 < data_weight < math.inf:
-        raise ValueError(f"data_weight must be positive and finite, got {data_weight}")
+    require_positive("data_weight", data_weight)
     if num_corrections < 0 or (num_corrections and sampler in POPULATION_SAMPLERS):
         raise ValueError(f"num_corrections must be 0 or more, and 0 for particles, got {num_corrections}")
     times = time_grid(time_grid_name, num_steps, prior.cld, t_start, t_end)
@@ -143,7 +141,7 @@ def restore(
       num_particles: of `particles`, which returns all of them, (P, H, W, C).
       start: 'noise', or 'guess' for the operator's own `first_guess`, diffused to t_start.
       data_weight: w of the posterior p(x) p(y | x)^w that guides, > 0. 1 is Bayes' rule, and right for the prior
-        that images really have; a network is smoother than they are, and 2 to 4 then come nearer to the truth
+        that images really have; a network is smoother than they are, and about 2 then comes nearer to the truth
         (Bissiri, Holmes, Walker (2016), A general framework for updating belief distributions).
 
     Returns: the restored image, and per step the residual.

@@ -38,7 +38,7 @@ class KernelFinder:
     @classmethod
     def from_flags(cls, image: checkpoints.LoadedPrior, job: flags.FlagValues) -> "KernelFinder":
         """With the prior that --kernel_checkpoint names."""
-        return cls(job, image, checkpoints.load_prior(job.kernel_checkpoint, common.diffusion_from_flags(job)))
+        return cls(job, image, common.load_prior(job.kernel_checkpoint, common.diffusion_from_flags(job)))
 
     def side(self, shape: tuple[int, ...]) -> int:
         """Side of the kernel's image for an image of that shape."""

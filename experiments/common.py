@@ -1,6 +1,7 @@
 """What the command-line programs share: flags of the diffusion, errors, versions, the cache."""
 
 import contextlib
+import functools
 import importlib.metadata
 import json
 import os
@@ -11,6 +12,7 @@ import sys
 import jax
 from absl import app, flags, logging
 
+from cvsa_jax import checkpoints
 from cvsa_jax.diffusion import CLD
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -30,6 +32,10 @@ def define_diffusion_flags(into: flags.FlagValues = flags.FLAGS) -> None:
 def diffusion_from_flags(f: flags.FlagValues = flags.FLAGS) -> CLD:
     """The CLD that the flags describe."""
     return CLD(mass=f.mass, friction=f.friction, beta=f.beta, gamma=f.gamma)
+
+
+# A comparison of finished jobs would spend its time on reading the same two priors, of images and kernels, for each.
+load_prior = functools.lru_cache(maxsize=2)(checkpoints.load_prior)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,6 @@
 """One restoration job: read, measure, restore, write."""
 
 import dataclasses
-import functools
 import pathlib
 import sys
 from collections import defaultdict
@@ -12,7 +11,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from cvsa_jax import batch, checkpoints, noise, operators, samplers
+from cvsa_jax import batch, noise, operators, samplers
 from cvsa_jax.importers import bkse
 from experiments import blind, common, datasets, inputs, job_flags, methods, outputs, settings
 
@@ -61,10 +60,6 @@ def batches(job: flags.FlagValues, entries: list[inputs.Entry]) -> list[list[tup
     return out
 
 
-# A comparison of finished jobs would spend its time on reading the same prior for each.
-_load_prior = functools.lru_cache(maxsize=1)(checkpoints.load_prior)
-
-
 @dataclasses.dataclass
 class Job:
     """A job that can be run: its flags, filled, and all that was made of them."""
@@ -101,7 +96,7 @@ def prepare(job: flags.FlagValues) -> Job:
         inputs.check_measured(job.task, options, stored is not None)
     files = inputs.list_inputs(job.input, job.measured) if not job.list else datasets.read_list(job.list, folder)
     files = files[: job.limit]
-    loaded = _load_prior(job.checkpoint, common.diffusion_from_flags(job))
+    loaded = common.load_prior(job.checkpoint, common.diffusion_from_flags(job))
     channels = loaded.spec.image_channels
     kernels = blind.KernelFinder.from_flags(loaded, job) if task.blind else None
     record = {k: v for k, v in job_flags.values(job).items() if k not in FREE_SETTINGS}

@@ -141,7 +141,7 @@ def test_weighted_data_have_the_tempered_posterior():
         guidance="covariance", data_weight=w,
     ).image  # fmt: skip
     for weight in (0.5, 1.0, 4.0):
-        samples = jax.jit(jax.vmap(functools.partial(run, w=weight)))(keys)
+        samples = jax.jit(jax.vmap(run, in_axes=(0, None)))(keys, weight)
         data = weight * variance
         np.testing.assert_allclose(samples.mean(0), data * y / (data + noise_std**2), atol=0.03)
         deviation = (variance * noise_std**2 / (data + noise_std**2)) ** 0.5
