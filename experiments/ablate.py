@@ -5,7 +5,7 @@
 
 --sweep takes any flag of experiments.restore (mass, friction, beta, gamma, num_steps, num_samples, guidance, sampler,
 time_grid, noise_std, ...), and every flag of that program may be given for all the jobs. Each value of each sweep is a
-job in OUTPUT/NAME/VALUE; a run that was stopped goes on with the same command. Writes ablation.csv
+job in OUTPUT/NAME=VALUE; a run that was stopped goes on with the same command. Writes ablation.csv
 (each image), ablation.md (means and their 95 % intervals) and NAME.png for each sweep
 (PSNR, SSIM and residual), and report.html.
 """
@@ -74,12 +74,17 @@ def residuals(folder: pathlib.Path) -> dict[str, float]:
     return {name: sum(values) / len(values) for name, values in found.items()}
 
 
+def folder_of(output: pathlib.Path, name: str, value: str) -> pathlib.Path:
+    """Where the job of one value writes; with the name in front, as `.1` alone would be hidden."""
+    return output / f"{name}={value}"
+
+
 def run(sweeps: list[Sweep], shared: list[str], output: pathlib.Path) -> list[dict]:
     """Every job; a row for each image and metric."""
     rows = []
     for sweep in sweeps:
         for value in sweep.values:
-            folder = output / sweep.name / value
+            folder = folder_of(output, sweep.name, value)
             print(f"{sweep.name} = {value}", flush=True)
             job = jobs.prepare(job_flags.parse([*shared, f"--{sweep.name}={value}", f"--output={folder}"]))
             job.run()
@@ -154,7 +159,7 @@ def main() -> None:
     (output / "ablation.md").write_text(text)
     for sweep, grid in zip(sweeps, grids, strict=True):
         plot(output / f"{sweep.name}.png", sweep, grid)
-    jobs_by_label = {f"{s.name} = {v}": output / s.name / v for s in sweeps for v in s.values}
+    jobs_by_label = {f"{s.name} = {v}": folder_of(output, s.name, v) for s in sweeps for v in s.values}
     report.ablation_report(output, grids, jobs_by_label, {"shared flags": " ".join(shared)} | common.versions())
     print(text)
     print(f"plots and the report: {output}/*.png, {output / 'report.html'}")

@@ -219,9 +219,9 @@ def test_ablation_varies_one_constant_at_a_time(run_program, tiny_checkpoint, tm
         ("mass", ".1"), ("mass", "1"), ("guidance", "covariance"), ("guidance", "plug_in"),
     }  # fmt: skip
     assert len([r for r in table if r["metric"] == "residual" and float(r["figure"]) > 0]) == 8
-    settings_of = lambda *parts: json.loads(output.joinpath(*parts, "summary.json").read_text())["settings"]  # noqa: E731
-    assert settings_of("mass", ".1")["mass"] == 0.1
-    assert settings_of("guidance", "plug_in")["mass"] == 0.25
+    settings_of = lambda job: json.loads((output / job / "summary.json").read_text())["settings"]  # noqa: E731
+    assert settings_of("mass=.1")["mass"] == 0.1
+    assert settings_of("guidance=plug_in")["mass"] == 0.25
     # Two plots, and two pictures of each image of each of four jobs.
     assert (output / "report.html").read_text().count("data:image/png;base64,") == 2 + 2 * 2 * 4
     for name in ("mass.png", "guidance.png"):
