@@ -4,9 +4,9 @@
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 RUN := .venv/bin/python
-RESTORE := $(RUN) -m experiments.restore --input=experiments/samples --image_size=64 --overwrite
+RESTORE := $(RUN) -m cvsa_jax restore --input=experiments/samples --image_size=64 --overwrite
 
-.PHONY: restore test lint clean
+.PHONY: restore test lint docs wheel clean
 
 restore: .venv/installed
 	$(RESTORE) --task=motion_deblur --output=results/motion_deblur
@@ -18,8 +18,19 @@ restore: .venv/installed
 test: .venv/installed
 	$(RUN) -m pytest --numprocesses=2 --dist=worksteal
 
-lint:
-	ruff check . && ruff format --check .
+# Style and types.
+lint: .venv/installed
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m pyright
+
+# Runs every command that the documents print, at a tiny size.
+docs: .venv/installed
+	$(RUN) docs/run.py
+
+# Builds a wheel, installs it into an empty environment, and restores from another folder.
+wheel: .venv/installed
+	PYTHON=$(PYTHON) tests/wheel.sh
 
 .venv/installed: requirements.txt
 	@test -n "$(PYTHON)" || { echo "error: needs Python 3.11 or 3.12 (make PYTHON=/path/to/python)" >&2; exit 1; }
@@ -28,4 +39,4 @@ lint:
 	@touch $@
 
 clean:
-	rm -rf .venv .jax_cache results
+	rm -rf .venv build results

@@ -1,33 +1,50 @@
 """Image restoration with a critically-damped Langevin diffusion prior, in JAX."""
 
-from cvsa_jax.checkpoints import load_prior
+from cvsa_jax.checkpoints import LoadedPrior, load_prior
 from cvsa_jax.closed_form import Gaussian, GaussianMixture
 from cvsa_jax.diffusion import CLD, time_grid
-from cvsa_jax.priors import (
-    Calibration,
-    Prior,
-    prior_from_denoiser,
-    prior_from_velocity_network,
-)
-from cvsa_jax.restore import Restoration, guided_sampler, restore, run_steps
+from cvsa_jax.guidance import GUIDANCES, Problem, Solution
+from cvsa_jax.noise import GaussianNoise, PoissonNoise
+from cvsa_jax.operators import TASKS, Operator, make_operator, register_task, simulate
+from cvsa_jax.presets import preset_of
+from cvsa_jax.priors import Calibration, Prior, prior_from_denoiser, prior_from_velocity_network
+from cvsa_jax.restoration import Restoration, guided_sampler, restore
+from cvsa_jax.sampler_settings import SamplerSettings
+from cvsa_jax.samplers import SAMPLERS, Loop, Sampler, run_steps
 from cvsa_jax.types import Info, State
 from cvsa_jax.version import __version__
 
 __all__ = [
     "CLD",
+    "GUIDANCES",
+    "SAMPLERS",
+    "TASKS",
     "Calibration",
     "Gaussian",
     "GaussianMixture",
+    "GaussianNoise",
     "Info",
+    "LoadedPrior",
+    "Loop",
+    "Operator",
+    "PoissonNoise",
     "Prior",
+    "Problem",
     "Restoration",
+    "Sampler",
+    "SamplerSettings",
+    "Solution",
     "State",
     "__version__",
     "guided_sampler",
     "load_prior",
+    "make_operator",
+    "preset_of",
     "prior_from_denoiser",
     "prior_from_velocity_network",
+    "register_task",
     "restore",
     "run_steps",
+    "simulate",
     "time_grid",
 ]

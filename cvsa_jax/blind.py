@@ -13,11 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cvsa_jax.operators.convolution import Convolution
+from cvsa_jax.noise import NoiseModel
+from cvsa_jax.operators.base import Operator
+from cvsa_jax.operators.kernel_blur import REFLECT, Convolution
 from cvsa_jax.operators.kernels import image_to_kernel
 from cvsa_jax.priors import Coefficients, Prior
-from cvsa_jax.restore import guided_sampler
-from cvsa_jax.samplers import Sampler
+from cvsa_jax.restoration import Plan, make_loop
+from cvsa_jax.samplers import Loop
 from cvsa_jax.types import State
 
 
@@ -43,13 +45,13 @@ class Layout(NamedTuple):
 
 
 @flax.struct.dataclass
-class BlindConvolution:
+class BlindConvolution(Operator):
     """H(x, k) = w(k) * x with w(k) = max(0, (k + 1)/2) / sum, the kernel that the image k stands for.
 
     Deviation: the paper convolves with the kernel chain's state itself, signed and of any sum.
     """
 
-    boundary: str = flax.struct.field(pytree_node=False, default="reflect")
+    boundary: str = flax.struct.field(pytree_node=False, default=REFLECT)
 
     def __call__(self, x: jax.Array, k: jax.Array) -> jax.Array:
         return Convolution(image_to_kernel(k), self.boundary)(x)
@@ -97,30 +99,30 @@ class PairPrior:
 
 
 @flax.struct.dataclass
-class _Packed:
+class _Packed(Operator):
     """An operator of (image, kernel) as one of the packed pair."""
 
-    operator: object
+    operator: Operator
     layout: Layout = flax.struct.field(pytree_node=False)
 
     def __call__(self, vector: jax.Array) -> jax.Array:
         return self.operator(*self.layout.unpack(vector))
 
 
-def blind_sampler(measurement: jax.Array, operator, prior: PairPrior, **settings) -> Sampler:
-    """The (init, step) pair of one blind restoration; the state has x, v, k and kernel_v.
+def blind_loop(measurement: jax.Array, operator: Operator, prior: PairPrior, noise: NoiseModel, plan: Plan) -> Loop:
+    """The loop of one blind restoration; the state has x, v, k and kernel_v.
 
     Args:
       measurement: y. operator: (x, k) -> H(x, k), such as `BlindConvolution`.
-      prior: of both.
-      settings: keyword arguments of `guided_sampler`.
+      prior: of both. noise: of the measurement. plan: of `make_plan`.
 
     References: algorithm 2 of the paper.
     """
     layout = prior.layout
-    chain = guided_sampler(measurement, _Packed(operator, layout), prior, **settings)
+    chain = make_loop(measurement, _Packed(operator, layout), prior, noise, plan)
 
     def unpacked(state: State) -> State:
+        assert state.v is not None
         (x, k), (v, kernel_v) = layout.unpack(state.x), layout.unpack(state.v)
         return state._replace(x=x, v=v, k=k, kernel_v=kernel_v)
 
@@ -130,8 +132,9 @@ def blind_sampler(measurement: jax.Array, operator, prior: PairPrior, **settings
         return unpacked(chain.init(key, (layout.size,)))
 
     def step(state: State, index):
+        assert state.v is not None and state.k is not None and state.kernel_v is not None
         x, v = layout.pack(state.x, state.k), layout.pack(state.v, state.kernel_v)
         state, info = chain.step(state._replace(x=x, v=v, k=None, kernel_v=None), index)
         return unpacked(state), info
 
-    return Sampler(init, step, chain.model_times)
+    return Loop(init, step)

@@ -18,6 +18,8 @@ from cvsa_jax.networks import NetworkSpec, build_prior
 from cvsa_jax.priors import Calibration, Prior
 from cvsa_jax.spectral import Spectrum
 
+DEFAULT, KERNELS = "products64", "kernels16"
+
 
 class CheckpointError(ValueError):
     """A checkpoint that is missing, unreadable or of another shape; one line for the user."""
@@ -84,17 +86,31 @@ def _restore_params(folder: pathlib.Path, expected):
         return checkpointer.restore(folder / "params", expected)
 
 
-def load_prior(folder, cld: CLD | None = None) -> LoadedPrior:
+def shipped_folder() -> pathlib.Path:
+    """Where the shipped priors are: in the installed package, or beside it in its repository."""
+    inside = pathlib.Path(__file__).parent / "shipped"
+    return inside if inside.is_dir() else pathlib.Path(__file__).parent.parent / "checkpoints"
+
+
+def find_prior(name) -> pathlib.Path:
+    """The folder of a prior: a path, or the name of a shipped one if there is no such path."""
+    folder = pathlib.Path(name)
+    if not folder.exists() and folder.name == str(name) and (shipped_folder() / folder).is_dir():
+        folder = shipped_folder() / folder
+    return folder.absolute()
+
+
+def load_prior(folder=DEFAULT, cld: CLD | None = None) -> LoadedPrior:
     """Read a prior.
 
     Args:
-      folder: as written by `save_prior`.
+      folder: as written by `save_prior`, or the name of a shipped prior: 'products64', 'kernels16'.
       cld: the diffusion to run; None is the stored one.
 
     Raises:
       CheckpointError: if it is missing, damaged, or does not match its network or `cld`.
     """
-    folder = pathlib.Path(folder).absolute()
+    folder = find_prior(folder)
     try:
         record = json.loads((folder / "prior.json").read_text())
         spec = spec_from_json(record["network"])

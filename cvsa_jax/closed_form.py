@@ -44,7 +44,7 @@ class GaussianMixture:
 
     weights: jax.Array
     means: jax.Array
-    variance: jax.Array
+    variance: jax.Array | float
 
     def __call__(self, x: jax.Array, sigma: jax.Array) -> jax.Array:
         total, means = self.variance + sigma**2, jnp.asarray(self.means)

@@ -9,11 +9,13 @@ from collections.abc import Callable
 
 import numpy as np
 
+from cvsa_jax.settings import Settings, setting
+
 SMALLEST_TIME = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
-class CLD:
+class CLD(Settings):
     """The diffusion dx = b/M v dt, dv = -b x dt - G b/M v dt + sqrt(2 G b) dw.
 
     Args:
@@ -31,18 +33,10 @@ class CLD:
     Deviation: the CVSA paper prints "+" for the friction in (1); that diffusion diverges.
     """
 
-    mass: float = 0.25
-    friction: float | None = None
-    beta: float = 4.0
-    gamma: float = 0.04
-
-    def __post_init__(self):
-        for name in ("mass", "friction", "beta", "gamma"):
-            value = getattr(self, name)
-            if name == "friction" and value is None:
-                continue
-            if not (np.isfinite(value) and value > 0):
-                raise ValueError(f"{name} must be positive, got {value}")
+    mass: float = setting(0.25, "M, how strongly position and velocity are coupled.", above=0)
+    friction: float | None = setting(None, "Gamma.", above=0, otherwise="2 sqrt(M), critical damping")
+    beta: float = setting(4.0, "The diffusion's rate.", above=0)
+    gamma: float = setting(0.04, "The initial velocity has the variance gamma * M.", above=0)
 
     @property
     def damping(self) -> float:

@@ -6,14 +6,14 @@ P = sigma^2 + |K|^2 V the one to expect (Whittle's likelihood).
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from cvsa_jax import spectral
-from cvsa_jax.operators.convolution import Convolution
+from cvsa_jax.operators.kernel_blur import Convolution
 from cvsa_jax.priors import Prior
 
 # How much photographs differ in the level (log) and the slope (power of frequency) of their spectrum.
@@ -115,6 +115,7 @@ def evidence(key, measurement, image, kernel, prior: Prior, crop: Callable, nois
 
     References: Guo, Shamai, Verdu (2005), and Kong, Brekelmans, Ver Steeg (2023), arXiv:2302.03792, equation 8.
     """
+    assert prior.spectrum is not None
     height, width, channels = measurement.shape
     whittle, total, energy, before = _whittle(height, width), 0.0, 0.0, None
     variance = fourier_spectrum(prior.spectrum, height, width, channels)
@@ -130,4 +131,4 @@ def evidence(key, measurement, image, kernel, prior: Prior, crop: Callable, nois
         if before is not None:
             energy = energy + (before[1] + error) / 4 * (s**-2 - before[0] ** -2)
         total, before = total + energy, (s, error)
-    return total / len(JUDGED_NOISES)
+    return cast(jax.Array, total) / len(JUDGED_NOISES)

@@ -34,7 +34,7 @@ def moments(features: Iterable[np.ndarray]) -> Moments:
         products = products + piece.T @ piece
     if count < 2:
         raise ValueError("a Fréchet distance needs at least two of each")
-    mean = total / count
+    mean = np.asarray(total / count)
     return Moments(mean, (products - count * np.outer(mean, mean)) / (count - 1))
 
 

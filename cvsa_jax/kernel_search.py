@@ -6,6 +6,7 @@ picture. What tells kernels apart is the evidence, p(y | k) with the image integ
 determinant a chain's gradient lacks.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,14 +15,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cvsa_jax.blind import BlindConvolution, Layout, PairPrior, blind_sampler
+from cvsa_jax.blind import BlindConvolution, Layout, PairPrior, blind_loop
 from cvsa_jax.evidence import JUDGED_NOISES, NUM_JUDGED, evidence, first_evidence
 from cvsa_jax.metrics import kernel_mse
-from cvsa_jax.operators.base import Identity, View, canvas_shape, conjugate_gradients
-from cvsa_jax.operators.convolution import Convolution
+from cvsa_jax.noise import GaussianNoise
+from cvsa_jax.operators.base import conjugate_gradients
+from cvsa_jax.operators.identity import Identity
+from cvsa_jax.operators.kernel_blur import REFLECT, Convolution
 from cvsa_jax.operators.kernels import centred, draw_kernels, image_to_kernel, kernel_to_image
+from cvsa_jax.operators.task import BlindSettings
+from cvsa_jax.operators.view import View
 from cvsa_jax.priors import Prior
-from cvsa_jax.restore import run_steps
+from cvsa_jax.restoration import make_plan, run_steps, view
+from cvsa_jax.sampler_settings import SamplerSettings
 from cvsa_jax.samplers.base import diffuse
 
 DISTINCT = 0.004
@@ -38,7 +44,7 @@ class SearchSettings(NamedTuple):
 
     bank_size: int = 4096
     family: str | None = None
-    num_guesses: int = 8
+    num_guesses: int = BlindSettings.search_guesses
     noises: tuple[float, ...] = (1.5, 1.0, 0.5)
     num_steps: int = 25
     num_kept: int = 4
@@ -61,6 +67,7 @@ DEFAULT_SEARCH = SearchSettings()
 def wiener(measurement: jax.Array, operator: Convolution, view: View, canvas, prior: Prior, noise_variance: float):
     """The Gaussian posterior mean of the image under the prior's spectrum, on the canvas."""
     spread, forward = prior.error_covariance(jnp.asarray(1e3), canvas), lambda x: operator(view.crop(x))
+    assert spread is not None
     transpose = jax.linear_transpose(forward, jax.ShapeDtypeStruct(canvas, measurement.dtype))
 
     def gram(w):
@@ -74,7 +81,7 @@ class KernelSearch:
     """Finds the kernel of one measurement after the other; compiled once for a shape.
 
     Args:
-      prior: of images, with a spectrum. kernel_prior: of kernels. stride, channels: of the image prior.
+      prior: of images, with a spectrum. kernel_prior: of kernels.
       kernel_side: of the kernel's image.
       noise_std: of the measurement.
       settings: see `SearchSettings`.
@@ -85,18 +92,25 @@ class KernelSearch:
     """
 
     def __init__(
-        self, prior: Prior, kernel_prior: Prior, stride: int, channels: int, kernel_side: int, noise_std: float,
-        settings: SearchSettings = DEFAULT_SEARCH, boundary: str = "reflect",
+        self, prior: Prior, kernel_prior: Prior, kernel_side: int, noise_std: float,
+        settings: SearchSettings = DEFAULT_SEARCH, boundary: str = REFLECT,
     ):  # fmt: skip
         if prior.spectrum is None:
             raise ValueError("the kernel search needs a prior that knows its data's spectrum; start from noise instead")
-        self._priors, self._stride, self._channels = (prior, kernel_prior), stride, channels
-        self._side, self._variance, self.settings, self._boundary = kernel_side, noise_std**2, settings, boundary
+        self._priors, self._side, self._noise = (prior, kernel_prior), kernel_side, GaussianNoise(noise_std)
+        self._variance, self.settings, self._boundary = noise_std**2, settings, boundary
         size = kernel_side - (kernel_side + 1) % 2
         self._bank = draw_kernels(np.random.default_rng(0), settings.bank_size, size, settings.family).astype(
             np.float32
         )
+        self._plans = {noise: self._plan(noise) for noise in settings.noises}
         self._compiled: dict = {}
+
+    def _plan(self, noise: float):
+        """(first time, loop's plan) of a round of chains that start at an effective noise."""
+        cld = self._priors[0].cld
+        time = float(cld.time_of_noise(np.array(noise)))
+        return time, make_plan(SamplerSettings(num_steps=self.settings.num_steps, t_start=time), cld)
 
     def guesses(self, measurement: np.ndarray) -> np.ndarray:
         """The kernels of the bank with the largest evidence, no two alike, each followed by itself turned."""
@@ -117,26 +131,24 @@ class KernelSearch:
 
     def _round(self, keys, y, kernels, images, priors, *, noise):
         """(images, kernel images, costs) of the joint chains that start from kernels (and images, if there are)."""
-        (prior, kernel_prior), canvas = priors, canvas_shape(*y.shape[:2], self._stride, self._channels)
-        view = View(Identity(), *y.shape[:2], y.shape[-1] == 1 and self._channels != 1)
+        (prior, kernel_prior), (time, plan) = priors, self._plans[noise]
+        canvas, seen = prior.canvas(y.shape), view(Identity(), prior, y.shape)
         pair = PairPrior(prior, kernel_prior, Layout(canvas, self._side))
-        time = float(prior.cld.time_of_noise(np.array(noise)))
-        chain = blind_sampler(
-            y, view.replace(operator=BlindConvolution(self._boundary)), pair, noise_std=self._variance**0.5,
-            num_steps=self.settings.num_steps, t_start=time,
-        )  # fmt: skip
+        operator = dataclasses.replace(seen, operator=BlindConvolution(self._boundary))
+        chain = blind_loop(y, operator, pair, self._noise, plan)
 
         @jax.vmap
         def refine(key, kernel, image):
             image_key, kernel_key, init_key, judge_key = jax.random.split(key, 4)
             if image is None:
                 weights = image_to_kernel(kernel)
-                image = wiener(y, Convolution(weights, self._boundary), view, canvas, prior, self._variance)
+                image = wiener(y, Convolution(weights, self._boundary), seen, canvas, prior, self._variance)
             x, v = diffuse(prior.cld, time, image, image_key)
             k, kernel_v = diffuse(prior.cld, time, kernel, kernel_key)
             state = chain.init(init_key, canvas)._replace(x=x, v=v, k=k, kernel_v=kernel_v)
             last = run_steps(chain, state, 0, self.settings.num_steps)[0]
-            cost = evidence(judge_key, y, last.x, image_to_kernel(last.k), prior, view.crop, self._variance)
+            assert last.k is not None
+            cost = evidence(judge_key, y, last.x, image_to_kernel(last.k), prior, seen.crop, self._variance)
             return last.x, last.k, cost
 
         return refine(keys, kernels, images)
@@ -156,9 +168,9 @@ class KernelSearch:
         kernels, images = jnp.zeros((count, self._side, self._side, 1)), None
         for noise in self.settings.noises:
             self._program(self._round, keys, y, kernels, images, self._priors, noise=noise)
-            images = jnp.zeros((count, *canvas_shape(*shape[:2], self._stride, self._channels)))
+            images = jnp.zeros((count, *self._priors[0].canvas(shape)))
 
-    def __call__(self, key: jax.Array, measurement: np.ndarray, progress: Callable[[int], None] = lambda _: None):
+    def __call__(self, key: jax.Array, measurement: np.ndarray, progress: Callable[[int], object] = lambda _: None):
         """The kernel (K, K) with the largest evidence, sum 1, its centre of mass nearest the middle.
 
         Args:

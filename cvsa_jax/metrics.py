@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from cvsa_jax.data import to_bytes
+from cvsa_jax.images import to_bytes
 
 _psnr, _ssim = jax.jit(dm_pix.psnr), jax.jit(dm_pix.ssim)
 

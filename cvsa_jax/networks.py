@@ -5,7 +5,7 @@ always travel together.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -52,8 +52,13 @@ class NetworkSpec:
             raise ValueError(f"parameterization must be one of {', '.join(PARAMETERIZATIONS)}")
         if self.model not in MODELS:
             raise ValueError(f"model must be one of {', '.join(MODELS)}, got {self.model!r}")
-        if self.image_size % self.build().stride:
-            raise ValueError(f"image_size must be a multiple of {self.build().stride}, got {self.image_size}")
+        if self.image_size % self.stride:
+            raise ValueError(f"image_size must be a multiple of {self.stride}, got {self.image_size}")
+
+    @property
+    def stride(self) -> int:
+        """Heights and widths must be multiples of this."""
+        return self.build().stride
 
     def build(self) -> nn.Module:
         """The Flax module: bfloat16 arithmetic on accelerators, float32 on a CPU."""
@@ -94,12 +99,12 @@ def edm_denoise(spec: NetworkSpec, module: nn.Module, params, x: jax.Array, sigm
     scaled = x / jnp.sqrt(s**2 + spec.data_std**2)
     if spec.spectrum is None:
         c_skip, c_out = _skip_and_out(spec.data_std**2, s)
-        return c_skip * x + c_out * module.apply(params, scaled, label)
+        return c_skip * x + c_out * cast(jax.Array, module.apply(params, scaled, label))
     variance = jnp.asarray(spec.spectrum.grid(*x.shape[1:3]), x.dtype)
     c_skip, c_out = _skip_and_out(variance, s)
     z = spectral.forward(x)
     white = spectral.backward(z / jnp.sqrt(s**2 + variance))
-    output = module.apply(params, jnp.concatenate([scaled, white], -1), label)
+    output = cast(jax.Array, module.apply(params, jnp.concatenate([scaled, white], -1), label))
     return spectral.backward(c_skip * z + c_out * spectral.forward(output))
 
 
@@ -121,7 +126,7 @@ def velocity_alpha(module: nn.Module, mass: float, params, u: jax.Array, t: jax.
     """alpha(u, t) for a batch; the velocity enters in units of its own deviation sqrt(M)."""
     position, velocity = jnp.split(u, 2, -1)
     u = jnp.concatenate([position, velocity / mass**0.5], -1)
-    return module.apply(params, u, jnp.log(t) / 4)
+    return cast(jax.Array, module.apply(params, u, jnp.log(t) / 4))
 
 
 def _one_denoise(spec, module, params, x, sigma):
@@ -160,9 +165,12 @@ def build_prior(spec: NetworkSpec, params, cld: CLD | None = None, calibration: 
     """
     cld = cld or spec.cld
     module = spec.build()
+    sizes = {"stride": spec.stride, "channels": spec.image_channels}
     if spec.parameterization == "denoiser":
         denoise = Partial(_Static(_one_denoise, (spec, module)), params)
-        return prior_from_denoiser(denoise, cld, calibration).replace(spectrum=spec.spectrum)
+        prior = prior_from_denoiser(denoise, cld, calibration)
+        return dataclasses.replace(prior, spectrum=spec.spectrum, **sizes)
     if cld != spec.cld:
         raise ValueError(f"this velocity network was trained with {spec.cld}, not {cld}")
-    return prior_from_velocity_network(Partial(_Static(_one_alpha, (module, cld.mass))), params, cld, calibration)
+    alpha = Partial(_Static(_one_alpha, (module, cld.mass)))
+    return dataclasses.replace(prior_from_velocity_network(alpha, params, cld, calibration), **sizes)

@@ -1,20 +1,22 @@
 """Noise models: how a measurement scatters about H(x), and what guidance must know of it."""
 
-from typing import NamedTuple
+import dataclasses
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+
+from cvsa_jax.settings import Settings, check_value, fields, setting
 
 
 class GaussianNoise(NamedTuple):
-    """y = H(x) + std n, n ~ N(0, I)."""
+    """y = H(x) + std n, n ~ N(0, I). std: a number, one for each entry of y, or a tree of them as y is one."""
 
-    std: float
+    std: Any
 
     def check(self) -> None:
         """Raises ValueError unless the deviation is positive; one that is not known yet passes."""
-        require_positive("noise_std", self.std, "; the rounding to 8 bits alone is .0023")
+        _check(GaussianSettings, self.std, "; the rounding to 8 bits alone is .0023")
 
     def sample(self, key: jax.Array, clean: jax.Array) -> jax.Array:
         """A measurement of H(x) = clean."""
@@ -37,7 +39,7 @@ class PoissonNoise(NamedTuple):
 
     def check(self) -> None:
         """Raises ValueError unless the rate is positive; one that is not known yet passes."""
-        require_positive("the rate of Poisson noise", self.rate)
+        _check(PoissonSettings, self.rate)
 
     def sample(self, key: jax.Array, clean: jax.Array) -> jax.Array:
         """A measurement of H(x) = clean."""
@@ -50,13 +52,51 @@ class PoissonNoise(NamedTuple):
         return 4 * mean / self.rate**2
 
 
-def require_positive(name: str, value, remark: str = "") -> None:
-    """Raises ValueError unless a number is positive and finite; one that is not known yet, as under jit, passes."""
-    if not isinstance(value, jax.core.Tracer) and not np.all((np.asarray(value) > 0) & np.isfinite(value)):
-        raise ValueError(f"{name} must be positive and finite, got {value}{remark}")
-
-
 NoiseModel = GaussianNoise | PoissonNoise
+
+
+@dataclasses.dataclass(frozen=True)
+class GaussianSettings(Settings):
+    """Gaussian noise.
+
+    Args:
+      noise_std: its standard deviation, > 0.
+    """
+
+    noise_std: float = setting(0.05, "The standard deviation of the noise.", unit="for images in [-1, 1]", above=0)
+
+    def model(self) -> GaussianNoise:
+        """The noise."""
+        return GaussianNoise(self.noise_std)
+
+
+@dataclasses.dataclass(frozen=True)
+class PoissonSettings(Settings):
+    """Photons.
+
+    Args:
+      photons: counted at a white pixel, > 0.
+    """
+
+    photons: float = setting(200.0, "The photons that a white pixel counts.", above=0)
+
+    def model(self) -> PoissonNoise:
+        """The noise."""
+        return PoissonNoise(self.photons)
+
+
+NOISES: dict[str, type[GaussianSettings] | type[PoissonSettings]] = {
+    "gaussian": GaussianSettings,
+    "poisson": PoissonSettings,
+}
+
+
+def _check(owner: type, value, remark: str = "") -> None:
+    try:
+        for leaf in jax.tree.leaves(value):
+            check_value(fields(owner)[0], leaf)
+    except ValueError as error:
+        raise ValueError(f"{error}{remark}") from None
 
 
 def as_noise(noise: float | NoiseModel) -> NoiseModel:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from cvsa_jax.data import to_bytes
+from cvsa_jax.images import to_bytes
 
 TITLE = 16
 

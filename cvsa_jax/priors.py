@@ -4,7 +4,7 @@ Both answer one question, E[x_0 | u_t]; the velocity score follows from it exact
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import flax.struct
 import jax
@@ -15,7 +15,7 @@ from jax.tree_util import Partial
 from cvsa_jax import spectral
 from cvsa_jax.diffusion import CLD
 from cvsa_jax.spectral import Spectrum
-from cvsa_jax.types import Denoiser
+from cvsa_jax.types import Denoiser, as_partial
 
 
 class Coefficients(NamedTuple):
@@ -61,8 +61,34 @@ def coefficients(cld: CLD, t) -> Coefficients:
 class Calibration(NamedTuple):
     """The prior's own mean squared denoising error (per pixel) at each noise level."""
 
-    noise: jax.Array
-    error: jax.Array
+    noise: jax.Array | np.ndarray
+    error: jax.Array | np.ndarray
+
+
+class AnyPrior(Protocol):
+    """What guidance asks of a prior: `Prior`, or one of several things as one array."""
+
+    @property
+    def cld(self) -> CLD:
+        """The diffusion."""
+        ...
+
+    @property
+    def mean(self) -> Callable[[jax.Array, jax.Array, Coefficients], jax.Array]:
+        """(x, v, Coefficients) -> E[x_0 | u_t]."""
+        ...
+
+    def error_variance(self, noise: jax.Array, /) -> jax.Array:
+        """r_t^2, a number or one for each entry."""
+        ...
+
+    def error_covariance(self, noise: jax.Array, image_shape: tuple[int, ...], /) -> Callable | None:
+        """Cov[x_0 | u_t] as a function; None if it is white."""
+        ...
+
+    def error_gain(self, noise: jax.Array, image_shape: tuple[int, ...], /) -> Callable | None:
+        """n -> the function S (S + n I)^-1; None if it is not known."""
+        ...
 
 
 @flax.struct.dataclass
@@ -74,12 +100,27 @@ class Prior:
       cld: the diffusion.
       calibration: measured denoising error; None is that of a white Gaussian of deviation 1/2.
       spectrum: power spectrum of the data, if known: how that error is spread over the frequencies.
+      stride: the sides of the images that it takes are multiples of this.
+      channels: of the images that it takes; None is any number.
     """
 
     mean: Partial
     cld: CLD = flax.struct.field(pytree_node=False)
     calibration: Calibration | None = None
     spectrum: Spectrum | None = flax.struct.field(pytree_node=False, default=None)
+    stride: int = flax.struct.field(pytree_node=False, default=1)
+    channels: int | None = flax.struct.field(pytree_node=False, default=None)
+
+    def canvas(self, image_shape: tuple[int, ...]) -> tuple[int, int, int]:
+        """The smallest shape that it takes and that holds an image (H, W, C).
+
+        Raises:
+          ValueError: if the channels are neither its own nor one.
+        """
+        height, width, channels = image_shape
+        if self.channels not in (None, channels) and channels != 1:
+            raise ValueError(f"the prior is of {self.channels} channels, and cannot restore {channels}")
+        return height + -height % self.stride, width + -width % self.stride, self.channels or channels
 
     def posterior_mean(self, x: jax.Array, v: jax.Array, t) -> jax.Array:
         """E[x_0 | x_t = x, v_t = v], at a concrete time 0 < t <= 1."""
@@ -147,19 +188,6 @@ def _cast(table: Coefficients) -> Coefficients:
     return jax.tree.map(lambda a: jnp.asarray(a, jnp.result_type(float)), table)
 
 
-def _call(function, *args):
-    return function(*args)
-
-
-def _as_partial(function: Callable) -> Partial:
-    """A callable as a pytree: arrays inside a callable pytree stay leaves."""
-    if isinstance(function, Partial):
-        return function
-    if jax.tree_util.all_leaves([function]):
-        return Partial(function)
-    return Partial(_call, function)
-
-
 def _denoiser_mean(denoise, x, v, c):
     return denoise(c.mean_x * x + c.mean_v * v, c.noise)
 
@@ -183,7 +211,7 @@ def prior_from_denoiser(denoise: Denoiser, cld: CLD, calibration: Calibration | 
       cld: the diffusion.
       calibration: the denoiser's measured error, used by guidance.
     """
-    return Prior(Partial(_denoiser_mean, _as_partial(denoise)), cld, calibration)
+    return Prior(Partial(_denoiser_mean, as_partial(denoise)), cld, calibration)
 
 
 def prior_from_velocity_network(apply: Callable, params, cld: CLD, calibration: Calibration | None = None) -> Prior:
@@ -200,4 +228,4 @@ def prior_from_velocity_network(apply: Callable, params, cld: CLD, calibration: 
 
     References: proposition 4.2 of the paper; Dockhorn et al. (2021), section 3.2.
     """
-    return Prior(Partial(_network_mean, _as_partial(apply), params), cld, calibration)
+    return Prior(Partial(_network_mean, as_partial(apply), params), cld, calibration)

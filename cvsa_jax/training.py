@@ -26,8 +26,8 @@ class TrainState:
     """
 
     step: jax.Array
-    params: dict
-    average: dict
+    params: optax.Params
+    average: optax.Params
     opt_state: optax.OptState
     key: jax.Array
 

@@ -20,20 +20,20 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import jax
-
-ArrayTree = object  # any pytree of arrays
+from jax.tree_util import Partial
 
 
 class State(NamedTuple):
     """The reverse process at one time. k and kernel_v are None unless the task is blind.
 
+    v: None of a chain without a velocity.
     dual: the last solution of the guidance's inner system, from which the next one starts.
     last_mean: E[x_0 | u_t, y] one step back, for samplers of second order.
     log_weights: of the particles, for a sampler of many.
     """
 
     x: jax.Array
-    v: jax.Array
+    v: jax.Array | None
     key: jax.Array
     k: jax.Array | None = None
     kernel_v: jax.Array | None = None
@@ -67,6 +67,10 @@ class Estimate(NamedTuple):
     dual: jax.Array | None = None
 
 
+class InputError(ValueError):
+    """A problem with what the user gave; its message is one line meant for them."""
+
+
 class UnsuitableError(ValueError):
     """A method that cannot do a task; the message says why."""
 
@@ -77,23 +81,18 @@ class Denoiser(Protocol):
     def __call__(self, x: jax.Array, sigma: jax.Array) -> jax.Array: ...
 
 
-class Operator(Protocol):
-    """A measurement x -> H(x): any JAX function of one image.
-
-    It may offer
-
-    - `solve_gram(r, noise_variance, prior_variance)`, the exact (noise_variance I + prior_variance H H')^-1 r,
-      without which conjugate gradients serve;
-    - `restrict(y)`, which sets what carries no data to zero;
-    - `measure(x)`, what is measured in truth where H(x) is a smooth stand-in for it;
-    - `first_guess(y, key)`, an image to begin with;
-    - `project(x, y)`, an image near x that measures y;
-    - `expected(x, std)`, the mean of H(x + std e) over e ~ N(0, I), which guidance takes for H at the
-      uncertainty of x_0hat: where H is flat, as beyond a clip, H itself has no gradient.
-    """
-
-    def __call__(self, x: jax.Array) -> jax.Array: ...
-
-
 ConditionalMean = Callable[..., Estimate]
 """(x, v, step index, dual) -> Estimate: what a sampler needs to know."""
+
+
+def as_partial(function: Callable) -> Partial:
+    """A callable as a pytree: arrays inside a callable pytree stay leaves."""
+    if isinstance(function, Partial):
+        return function
+    if jax.tree_util.all_leaves([function]):
+        return Partial(function)
+    return Partial(_call, function)
+
+
+def _call(function, *args):
+    return function(*args)

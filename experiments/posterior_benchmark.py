@@ -9,32 +9,51 @@ dimensions of which 1, 2 or 4 numbers are measured; and `field`, a Gaussian rand
 field.md. The same command goes on where it was stopped.
 """
 
+import dataclasses
 import functools
 import pathlib
 import time
 import zlib
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 from tqdm import tqdm
 
-from cvsa_jax import baselines, restore
-from cvsa_jax.restore import run_steps
-from cvsa_jax.samplers import POPULATION_SAMPLERS
-from experiments import common, posteriors
+from cvsa_jax import commands, restore
+from cvsa_jax.baselines import baseline_loop
+from cvsa_jax.commands.flags import Groups
+from cvsa_jax.jobs import records
+from cvsa_jax.restoration import takes_particles
+from cvsa_jax.sampler_settings import SamplerSettings
+from cvsa_jax.samplers import run_steps
+from cvsa_jax.settings import Settings, build, fields, setting
+from experiments import posteriors
 from experiments.posterior_report import EXACT, Table, field_markdown, mixture_markdown, scatter
 
-flags.DEFINE_string("output", None, "Folder of the results.", required=True)
-flags.DEFINE_multi_enum("problems", ["mixture", "field"], ["mixture", "field"], "Families; may be repeated.")
-flags.DEFINE_list("dimensions", ["8", "80", "800"], "Dimensions of the mixture, even.")
-flags.DEFINE_list("measured", ["1", "2", "4"], "Numbers measured of the mixture.")
-flags.DEFINE_integer("num_problems", 20, "Problems of each kind.", lower_bound=1)
-flags.DEFINE_integer("num_samples", 1000, "Posterior samples of each method and measurement.")
-flags.DEFINE_multi_string("methods", [], "Only methods whose name contains this; may be repeated; by default all.")
-flags.DEFINE_integer("field_size", 64, "Side of the random field.", lower_bound=8)
-FLAGS = flags.FLAGS
+FAMILIES = ("mixture", "field")
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchmarkSettings(Settings):
+    """What is compared."""
+
+    output: str | None = setting(None, "Folder of the results.", free=True)
+    problems: tuple[str, ...] = setting(
+        FAMILIES, "Families; may be repeated.", choices=FAMILIES, several=True, free=True
+    )
+    dimensions: tuple[str, ...] = setting(("8", "80", "800"), "Dimensions of the mixture, even.", free=True)
+    measured: tuple[str, ...] = setting(("1", "2", "4"), "Numbers measured of the mixture.", free=True)
+    num_problems: int = setting(20, "Problems of each kind.", low=1, free=True)
+    num_samples: int = setting(1000, "Posterior samples of each method and measurement.", low=20)
+    methods: tuple[str, ...] = setting(
+        (), "Only methods whose name contains this; may be repeated.", otherwise="all", several=True, free=True
+    )
+    field_size: int = setting(64, "Side of the random field.", "pixels", low=8)
+
+
 FIELD_TASKS = ("gaussian_deblur", "random_inpaint", "sr4")
 FIELD_TRUTHS = 2
 FIELD_NOISE = 0.05
@@ -44,11 +63,12 @@ def guided(sampler: str, guidance: str, num_steps: int, time_grid: str = "logari
     """(prior, denoise, key, y, operator, noise_std, shape, count) -> samples, by `restore`."""
 
     def run(prior, denoise, key, y, operator, noise_std, shape, count):
+        settings = SamplerSettings(sampler, guidance, num_steps, time_grid=time_grid, **options)
         one = functools.partial(
             restore, measurement=y, operator=operator, prior=prior, image_shape=shape, noise_std=noise_std,
-            num_steps=num_steps, sampler=sampler, guidance=guidance, time_grid=time_grid, **options,
+            settings=settings,
         )  # fmt: skip
-        if sampler in POPULATION_SAMPLERS:
+        if takes_particles(settings):
             return one(key, num_particles=count).image
         return jax.vmap(lambda k: one(k).image)(jax.random.split(key, count))
 
@@ -59,7 +79,7 @@ def baseline(name: str, num_steps: int, **options):
     """The same for one of the baselines."""
 
     def run(prior, denoise, key, y, operator, noise_std, shape, count):
-        chain = baselines.BASELINES[name].factory(denoise, y, operator, noise_std, shape, num_steps, **options)
+        chain = baseline_loop(name, y, operator, prior, shape, num_steps, noise_std, **options)
 
         def one(k):
             return run_steps(chain, chain.init(k, shape), 0, num_steps)[0].x
@@ -107,28 +127,28 @@ FIELD_METHODS = {
 }
 
 
-def chosen(methods: dict) -> dict:
+def chosen(own: BenchmarkSettings, methods: dict) -> dict:
     """Those that --methods names."""
-    return {n: m for n, m in methods.items() if not FLAGS.methods or any(part in n for part in FLAGS.methods)}
+    return {n: m for n, m in methods.items() if not own.methods or any(part in n for part in own.methods)}
 
 
-def run_mixture(folder: pathlib.Path, dimensions: list[int], measured: list[int]) -> None:
+def run_mixture(own: BenchmarkSettings, folder: pathlib.Path, dimensions: list[int], measured: list[int]) -> None:
     """Every method on every problem, the table and the scatter plot."""
     columns = ("method", "d", "d_y", "problem", "distance", "seconds")
-    table, methods = Table(folder / "mixture.csv", columns, 4), chosen(METHODS)
+    table, methods = Table(folder / "mixture.csv", columns, 4), chosen(own, METHODS)
     cells = [(d, m) for d in dimensions for m in measured]
     clouds: dict = {}
-    total = len(cells) * FLAGS.num_problems * (len(methods) + 1)
+    total = len(cells) * own.num_problems * (len(methods) + 1)
     with tqdm(total=total, unit="run") as bar:
         for d, m in cells:
             # One compilation serves all problems of a cell.
             programs = {n: jax.jit(method, static_argnums=(6, 7)) for n, method in methods.items()}
-            for number in range(FLAGS.num_problems):
+            for number in range(own.num_problems):
                 problem = posteriors.mixture_problem(number, d, m)
                 prior = posteriors.mixture_prior(problem, number)
                 plotted = (d, m) == cells[0] and number < 3
                 seed = (7, number, d, m)
-                exact = problem.posterior_samples(np.random.default_rng((*seed, 0)), FLAGS.num_samples)
+                exact = problem.posterior_samples(np.random.default_rng((*seed, 0)), own.num_samples)
                 y, noise_std = jnp.asarray(problem.measurement, jnp.float32), jnp.float32(problem.noise_std)
                 for name in (EXACT, *methods):
                     bar.update()
@@ -136,14 +156,14 @@ def run_mixture(folder: pathlib.Path, dimensions: list[int], measured: list[int]
                         continue
                     clock = time.perf_counter()
                     if name == EXACT:
-                        found = problem.posterior_samples(np.random.default_rng((*seed, 1)), FLAGS.num_samples)
+                        found = problem.posterior_samples(np.random.default_rng((*seed, 1)), own.num_samples)
                     else:
                         key = jax.random.fold_in(jax.random.key(number), zlib.crc32(name.encode()))
                         found = programs[name](
                             prior, problem.denoiser, key, y, problem.operator, noise_std, problem.image_shape,
-                            FLAGS.num_samples,
+                            own.num_samples,
                         )  # fmt: skip
-                        found = np.asarray(found, np.float64).reshape(FLAGS.num_samples, d)
+                        found = np.asarray(found, np.float64).reshape(own.num_samples, d)
                     seconds = time.perf_counter() - clock
                     if plotted:
                         clouds[number, name] = exact, found
@@ -154,20 +174,19 @@ def run_mixture(folder: pathlib.Path, dimensions: list[int], measured: list[int]
     scatter(folder / "scatter.png", clouds)
 
 
-def run_field(folder: pathlib.Path) -> None:
+def run_field(own: BenchmarkSettings, folder: pathlib.Path) -> None:
     """Each form of guidance on the random field: error of the mean, deviation, coverage."""
     columns = ("method", "task", "mean_error", "chance", "deviation_ratio", "coverage", "seconds")
-    table, count = Table(folder / "field.csv", columns, 2), FLAGS.num_samples
+    table, count = Table(folder / "field.csv", columns, 2), own.num_samples
     for task in tqdm(FIELD_TASKS, unit="task"):
-        todo = {n: m for n, m in chosen(FIELD_METHODS).items() if not table.has(n, task)}
+        todo = {n: m for n, m in chosen(own, FIELD_METHODS).items() if not table.has(n, task)}
         if not todo:
             continue
-        problem = posteriors.field_problem(task, FLAGS.field_size, FIELD_TRUTHS, FIELD_NOISE, 0)
+        problem = posteriors.field_problem(task, own.field_size, FIELD_TRUTHS, FIELD_NOISE, 0)
         generator = np.random.default_rng(1)
         clean = np.stack([np.asarray(problem.operator(jnp.asarray(x))) for x in problem.truths])
         measured = clean + FIELD_NOISE * generator.normal(size=clean.shape)
-        if hasattr(problem.operator, "restrict"):
-            measured = np.asarray(problem.operator.restrict(jnp.asarray(measured)))
+        measured = np.asarray(problem.operator.restrict(jnp.asarray(measured)))
         exact, deviation = problem.exact(measured)
         for name, method in todo.items():
             program, clock = jax.jit(method, static_argnums=(6, 7)), time.perf_counter()
@@ -183,24 +202,35 @@ def run_field(folder: pathlib.Path) -> None:
     (folder / "field.md").write_text(field_markdown(table))
 
 
-def main() -> None:
-    with common.user_errors():
-        dimensions, measured = [int(v) for v in FLAGS.dimensions], [int(v) for v in FLAGS.measured]
-        for d in dimensions:
-            if d < 2 or d % 2 or d < max(measured):
-                raise ValueError(f"--dimensions must be even and no less than --measured, got {d}")
-        if min(measured) < 1 or FLAGS.num_samples < 20:
-            raise ValueError("--measured must be at least 1 and --num_samples at least 20")
-        folder = pathlib.Path(FLAGS.output)
-        settings = {k: v for k, v in common.flag_values().items() if k in ("num_samples", "field_size")}
-        common.claim_folder(folder, settings)
-    if "mixture" in FLAGS.problems:
-        run_mixture(folder, dimensions, measured)
-        print((folder / "mixture.md").read_text())
-    if "field" in FLAGS.problems:
-        run_field(folder)
-        print((folder / "field.md").read_text())
+def groups() -> Groups:
+    """The program's flags."""
+    return {"Benchmark": ("", fields(BenchmarkSettings))}
+
+
+def check(given: dict[str, Any]) -> Callable[[], None]:
+    """The benchmark."""
+    own = build(BenchmarkSettings, given)
+    if own.output is None:
+        raise ValueError("--output is required")
+    dimensions, measured = [int(v) for v in own.dimensions], [int(v) for v in own.measured]
+    for d in dimensions:
+        if d < 2 or d % 2 or d < max(measured):
+            raise ValueError(f"--dimensions must be even and no less than --measured, got {d}")
+    if min(measured) < 1:
+        raise ValueError("--measured must be at least 1")
+    folder = pathlib.Path(own.output)
+    records.claim_folder(folder, {"num_samples": own.num_samples, "field_size": own.field_size})
+
+    def work() -> None:
+        if "mixture" in own.problems:
+            run_mixture(own, folder, dimensions, measured)
+            print((folder / "mixture.md").read_text())
+        if "field" in own.problems:
+            run_field(own, folder)
+            print((folder / "field.md").read_text())
+
+    return work
 
 
 if __name__ == "__main__":
-    common.run(main)
+    commands.run("experiments.posterior_benchmark")

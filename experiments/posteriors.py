@@ -1,5 +1,6 @@
 """Problems whose posterior is known in closed form, and the distances to it."""
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cvsa_jax import CLD, Calibration, GaussianMixture, Prior, metrics, prior_from_denoiser, spectral, training
-from cvsa_jax.operators import Matrix, OperatorOptions, make_operator
+from cvsa_jax.operators import Matrix, Operator, make_operator
 
 
 class MixtureProblem(NamedTuple):
@@ -78,7 +79,7 @@ def mixture_prior(problem: MixtureProblem, seed: int) -> Prior:
     samples_key, error_key = jax.random.split(jax.random.key(seed))
     prior = prior_from_denoiser(problem.denoiser, CLD())
     samples = problem.denoiser.sample(samples_key, 500)
-    return prior.replace(calibration=training.denoising_error(prior, samples, error_key, 500))
+    return dataclasses.replace(prior, calibration=training.denoising_error(prior, samples, error_key, 500))
 
 
 def sliced_wasserstein(a: np.ndarray, b: np.ndarray, generator: np.random.Generator, directions: int = 1000) -> float:
@@ -100,7 +101,7 @@ class FieldProblem(NamedTuple):
     """
 
     prior: Prior
-    operator: object
+    operator: Operator
     truths: np.ndarray
     matrix: np.ndarray
     variance: np.ndarray
@@ -128,11 +129,12 @@ def field_problem(task: str, size: int, count: int, noise_std: float, seed: int)
     noise = np.array(training.VALIDATION_NOISES)
     error = np.array([np.mean(variance * s**2 / (variance + s**2)) for s in noise])
     denoise = spectral.SpectralGaussian(jnp.asarray(variance, jnp.float32))
-    prior = prior_from_denoiser(denoise, CLD(), Calibration(noise, error)).replace(spectrum=red)
+    prior = dataclasses.replace(prior_from_denoiser(denoise, CLD(), Calibration(noise, error)), spectrum=red)
     basis = spectral.cosine_matrix(size)
     white = generator.normal(size=(count, size, size)) * np.sqrt(variance[..., 0])
     truths = np.einsum("ki,nkl,lj->nij", basis, white, basis)[..., None]
-    operator = make_operator(task, generator, size, size, OperatorOptions(missing=0.7))
+    changes = {"missing": 0.7} if task == "random_inpaint" else {}
+    operator = make_operator(task, generator, size, size, **changes)
     units = jnp.eye(size * size, dtype=jnp.float32).reshape(-1, size, size, 1)
     matrix = np.asarray(jax.lax.map(lambda x: operator(x).ravel(), units), np.float64).T
     return FieldProblem(prior, operator, truths.astype(np.float32), matrix, variance, noise_std)

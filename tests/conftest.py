@@ -1,6 +1,7 @@
 """Fixtures: photographs, tiny networks. Compiled programs are kept between runs of the suite."""
 
 import contextlib
+import functools
 import io
 import os
 import pathlib
@@ -15,12 +16,18 @@ import jax
 import numpy as np
 import pytest
 
-from cvsa_jax import checkpoints, data, networks, spectral, training
-from experiments import common, job_flags, restore
+from cvsa_jax import checkpoints, commands, data, images, networks, spectral, training
+from cvsa_jax.importers import arrays, bkse
+from cvsa_jax.models.blur_encoder import BlurEncoder
+from cvsa_jax.operators import EncoderWeights
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "experiments" / "samples"
-jax.config.update("jax_compilation_cache_dir", str(ROOT / ".jax_cache"))
+# The published blur encoder with fewer blocks and narrower, fewer levels.
+SMALL_ENCODER = BlurEncoder(features=8, front_blocks=1, back_blocks=2, widths=(8, 12, 16))
+# Where the programs keep theirs too.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
+jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
@@ -34,7 +41,7 @@ def float64():
 @pytest.fixture(scope="session")
 def photos() -> np.ndarray:
     """The shipped photographs, (16, 32, 32, 3) in [-1, 1]."""
-    return data.load_squares(data.list_images(SAMPLES), 32, 3)
+    return data.load_squares(images.list_images(SAMPLES), 32, 3)
 
 
 @pytest.fixture(scope="session")
@@ -69,35 +76,71 @@ def tiny_checkpoint(tmp_path_factory, tiny_spec, tiny_params, tiny_prior) -> pat
     return folder
 
 
+def published_like(model: BlurEncoder, seed: int = 0) -> dict:
+    """A state dictionary of random arrays with the shapes and the order of the encoder's published file."""
+    generator, state, shapes = np.random.default_rng(seed), {}, bkse.expected_shapes(model)
+    for prefix, paths in bkse._order(model).items():
+        for number, path in enumerate(paths):
+            leaf = shapes
+            for name in path:
+                leaf = leaf[name]
+            h, w, i, o = leaf["kernel"].shape
+            turned = path[0] == "adapter" and path[-1].startswith("up")
+            shape = (i, o, h, w) if turned else (o, i, h, w)
+            state[f"{prefix}.{number}.weight"] = generator.normal(size=shape).astype(np.float32) / (h * w * i) ** 0.5
+            state[f"{prefix}.{number}.bias"] = np.zeros(o, np.float32)
+    return state
+
+
+@pytest.fixture
+def small_encoder(tmp_path, monkeypatch) -> EncoderWeights:
+    """`SMALL_ENCODER` in place of the published network, and a file of weights for it."""
+    monkeypatch.setattr("cvsa_jax.operators.encoder.BlurEncoder", lambda: SMALL_ENCODER)
+    monkeypatch.setattr(bkse, "BlurEncoder", lambda: SMALL_ENCODER)
+    monkeypatch.setattr("cvsa_jax.operators.encoder.STRIDE", 32)
+    params = bkse.convert(published_like(SMALL_ENCODER), SMALL_ENCODER)
+    arrays.save_tree(tmp_path / "weights.npz", params)
+    return EncoderWeights(params, str(tmp_path / "weights.npz"))
+
+
 @pytest.fixture(scope="session")
 def run_program():
-    """Run `python -m experiments.NAME FLAGS...` as a user does; returns the finished process."""
+    """Run `cvsa VERB FLAGS...` as a user does; returns the finished process."""
 
-    def run(name: str, *arguments, timeout: float = 300, **environment):
-        command = [sys.executable, "-m", f"experiments.{name}", *map(str, arguments)]
+    def run(verb: str, *arguments, timeout: float = 300, cwd=ROOT, **environment):
+        command = [sys.executable, "-m", "cvsa_jax", verb, *map(str, arguments)]
         if "XLA_FLAGS" in environment:
             environment["XLA_FLAGS"] += f" {os.environ['XLA_FLAGS']}"
-        variables = os.environ | {"JAX_PLATFORMS": "cpu"} | environment
+        variables = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)} | environment
+        variables = {name: value for name, value in variables.items() if value is not None}
         return subprocess.run(
-            command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=timeout, check=False
+            command, cwd=cwd, env=variables, capture_output=True, text=True, timeout=timeout, check=False
         )
 
     return run
 
 
 @pytest.fixture(scope="session")
-def run_restore():
-    """What `experiments.restore` does with these flags, in this process: as `run_program`, without its start."""
+def run_verb():
+    """What `cvsa VERB FLAGS...` does, in this process: as `run_program`, without its start; None is `cvsa` alone.
 
-    def run(*arguments) -> subprocess.CompletedProcess:
+    In place of a verb a module's name: `python -m MODULE FLAGS...`.
+    """
+
+    def run(verb: str | None, *arguments) -> subprocess.CompletedProcess:
         out, err, code = io.StringIO(), io.StringIO(), 0
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
-                with common.user_errors():
-                    values = job_flags.parse([str(a) for a in arguments])
-                restore.main(values)
+                program = commands.run if verb and "." in verb else commands.main
+                program(verb, [str(a) for a in arguments])
             except SystemExit as stop:
                 code = stop.code or 0
         return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def run_restore(run_verb):
+    """`cvsa restore`, in this process."""
+    return functools.partial(run_verb, "restore")

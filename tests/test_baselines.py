@@ -6,12 +6,18 @@ import numpy as np
 import pytest
 
 from cvsa_jax import CLD, Gaussian, prior_from_denoiser, run_steps
-from cvsa_jax.baselines import BASELINES, baseline_sampler, blind_dps, classical, daps, ddrm, dps, ilvr, mcg, pigdm
+from cvsa_jax.baselines import BASELINES, baseline_loop, restore_classically
 from cvsa_jax.baselines import base as baseline
-from cvsa_jax.baselines.mcg import projection
+from cvsa_jax.baselines.blind_dps import blind_dps
+from cvsa_jax.baselines.daps import daps
+from cvsa_jax.baselines.ddrm import ddrm
+from cvsa_jax.baselines.dps import dps
+from cvsa_jax.baselines.ilvr import ilvr
+from cvsa_jax.baselines.mcg import mcg, projection
+from cvsa_jax.baselines.pigdm import pigdm
 from cvsa_jax.blind import BlindConvolution
 from cvsa_jax.noise import PoissonNoise
-from cvsa_jax.operators import Matrix, OperatorOptions, View, bicubic_downsample, make_operator, singular_form
+from cvsa_jax.operators import Matrix, View, as_operator, bicubic_downsample, make_operator, singular_form
 from cvsa_jax.types import UnsuitableError
 
 SHAPE, VARIANCE, STEPS = (3, 2, 1), 0.25, 5
@@ -107,19 +113,19 @@ def test_steps_are_the_equations(float64, name, options):
 def test_projections_satisfy_their_constraint():
     """MCG's last image measures y; ILVR's has the low frequencies of the reference."""
     denoise, key = Gaussian(jnp.zeros((16, 12, 3)), VARIANCE), jax.random.key(5)
-    for task in ("random_inpaint", "sr2", "gaussian_deblur"):
-        operator = make_operator(task, np.random.default_rng(1), 16, 12, OperatorOptions(missing=0.5, kernel_std=0.5))
+    for task, settings in (("random_inpaint", {"missing": 0.5}), ("sr2", {}), ("gaussian_deblur", {"kernel_std": 0.5})):
+        operator = make_operator(task, np.random.default_rng(1), 16, 12, **settings)
         y = operator(jax.random.normal(key, (16, 12, 3)))
         chain = mcg(denoise, y, operator, 0.0, (16, 12, 3), STEPS)
         state, _ = run_steps(chain, chain.init(key, (16, 12, 3)), 0, STEPS)
         np.testing.assert_allclose(operator(state.x), y, atol=2e-4)
     lower = bicubic_downsample(16, 12, 4)
-    operator = make_operator("denoise", np.random.default_rng(1), 16, 12, OperatorOptions())
+    operator = make_operator("denoise", np.random.default_rng(1), 16, 12)
     y = jax.random.normal(key, (16, 12, 3))
     chain = ilvr(denoise, y, operator, 0.0, (16, 12, 3), STEPS)
     state, _ = run_steps(chain, chain.init(key, (16, 12, 3)), 0, STEPS)
     np.testing.assert_allclose(lower(state.x), lower(y), atol=2e-4)
-    operator = make_operator("sr2", np.random.default_rng(1), 16, 12, OperatorOptions())
+    operator = make_operator("sr2", np.random.default_rng(1), 16, 12)
     chain = ilvr(denoise, operator(y), operator, 0.0, (16, 12, 3), STEPS)
     state, _ = run_steps(chain, chain.init(key, (16, 12, 3)), 0, STEPS)
     np.testing.assert_allclose(operator(state.x), operator(y), atol=2e-4)
@@ -127,7 +133,7 @@ def test_projections_satisfy_their_constraint():
 
 def test_mcg_moves_towards_a_measurement_it_cannot_invert():
     kernel = np.ones((3, 3))
-    operator = make_operator("motion_deblur", np.random.default_rng(0), 16, 16, OperatorOptions(kernel=kernel))
+    operator = make_operator("motion_deblur", np.random.default_rng(0), 16, 16, kernel=kernel)
     x, y = jax.random.normal(jax.random.key(0), (2, 16, 16, 1))
     moved = projection(operator, (16, 16, 1))(x, operator(y))
     before, after = (float(jnp.linalg.norm(operator(a) - operator(y))) for a in (x, moved))
@@ -146,7 +152,7 @@ def test_daps_draws_what_it_says():
     y = jnp.asarray(Y, jnp.float32)
     options = {"step_size": 0.001, "decay": 1.0, "tau": NOISE_STD, "langevin_steps": 2000}  # until they have mixed
     chain = daps(denoise, y, matrix, NOISE_STD, SHAPE, 40, **options)
-    levels = chain.model_times[::2]
+    levels = np.linspace(100 ** (1 / 7), 0.1 ** (1 / 7), 20) ** 7
     number = int(np.argmin(np.abs(levels - 0.4)))
     noise, then = levels[number], levels[number + 1]
     x = np.linspace(-1, 1, 6)
@@ -267,7 +273,7 @@ def test_neighbours_do_not_matter(name):
 
 
 def picture_chain(name):
-    operator = make_operator("denoise", np.random.default_rng(0), 8, 8, OperatorOptions())
+    operator = make_operator("denoise", np.random.default_rng(0), 8, 8)
     y = jnp.linspace(-1, 1, 64).reshape(8, 8, 1)
     return BASELINES[name].factory(Gaussian(jnp.zeros((8, 8, 1)), VARIANCE), y, operator, 0.2, (8, 8, 1), 4)
 
@@ -281,12 +287,20 @@ def test_ddrm_returns_a_clear_measurement():
     np.testing.assert_allclose(state.x, truth, atol=0.02)
 
 
-@pytest.mark.parametrize("task", ["denoise", "random_inpaint", "gaussian_deblur", "sr4", "motion_deblur"])
+@pytest.mark.parametrize(
+    ("task", "settings"),
+    [
+        ("denoise", {}),
+        ("random_inpaint", {"missing": 0.5}),
+        ("gaussian_deblur", {"kernel_std": 1.0}),
+        ("sr4", {}),
+        ("motion_deblur", {"boundary": "circular", "kernel_size": 5}),
+    ],
+)
 @pytest.mark.parametrize("canvas", [(16, 12, 3), (16, 16, 3)])
-def test_singular_values_are_the_operators(float64, task, canvas):
+def test_singular_values_are_the_operators(float64, task, settings, canvas):
     """H^+ H x is x where s is not zero, and H sees nothing where it is, but what was cut; on a larger canvas too."""
-    options = OperatorOptions(boundary="circular", missing=0.5, kernel_std=1.0, kernel_size=5)
-    operator = View(make_operator(task, np.random.default_rng(0), 16, 12, options), 16, 12)
+    operator = View(make_operator(task, np.random.default_rng(0), 16, 12, **settings), 16, 12)
     form, x = singular_form(operator, canvas), jax.random.normal(jax.random.key(0), canvas)
     z = form.forward(x)
     np.testing.assert_allclose(form.backward(z), x, atol=1e-9)
@@ -306,34 +320,63 @@ def test_classical_methods_improve_what_they_can(photos):
     def error(a, b):
         return float(np.mean((a - b) ** 2))
 
-    for task in ("denoise", "gaussian_deblur", "motion_deblur", "random_inpaint", "hdr", "motion_deblur+sr2"):
-        options = OperatorOptions(kernel_std=1.0, kernel_size=7, missing=0.5)
+    cases = {
+        "denoise": {},
+        "gaussian_deblur": {"kernel_std": 1.0},
+        "motion_deblur": {"kernel_size": 7},
+        "random_inpaint": {"missing": 0.5},
+        "hdr": {},
+        "motion_deblur+sr2": {"kernel_size": 7},
+    }
+    for task, settings in cases.items():
         before = after = 0.0
         for i, photo in enumerate(photos[:4]):
-            operator = make_operator(task, np.random.default_rng(i), 32, 32, options)
+            operator = make_operator(task, np.random.default_rng(i), 32, 32, **settings)
             noise = 0.05 * jax.random.normal(jax.random.key(i), jax.eval_shape(operator, photo).shape)
             y = np.asarray(operator(photo) + noise)
             shown = y if y.shape == photo.shape else np.asarray(jax.image.resize(y, photo.shape, "cubic"))
             before += error(shown, photo)
-            after += error(classical(operator, y, 0.05, photo.shape), photo)
+            after += error(restore_classically(operator, y, 0.05, photo.shape), photo)
         assert after < before, task
     with pytest.raises(UnsuitableError, match="no classical method"):
-        operator = make_operator("nonlinear_deblur", np.random.default_rng(0), 32, 32, OperatorOptions())
-        classical(operator, photos[0], 0.05, photos[0].shape)
+        operator = make_operator("nonlinear_deblur", np.random.default_rng(0), 32, 32)
+        restore_classically(operator, photos[0], 0.05, photos[0].shape)
 
 
 def test_bad_settings_are_refused():
-    prior = prior_from_denoiser(Gaussian(jnp.zeros(SHAPE), VARIANCE), CLD())
+    prior, same = prior_from_denoiser(Gaussian(jnp.zeros(SHAPE), VARIANCE), CLD()), as_operator(lambda x: x)
     with pytest.raises(ValueError, match="num_steps of a baseline"):
-        dps(None, jnp.zeros(2), lambda x: x, 0.1, SHAPE, 1001)
+        dps(None, jnp.zeros(2), same, 0.1, SHAPE, 1001)
     with pytest.raises(ValueError, match="multiple of 2"):
-        daps(None, jnp.zeros(2), lambda x: x, 0.1, SHAPE, 7)
+        daps(None, jnp.zeros(2), same, 0.1, SHAPE, 7)
     for name in ("ddrm", "ddnm"):
         with pytest.raises(UnsuitableError, match="no singular values"):
-            baseline_sampler(name, jnp.zeros(2), lambda x: x, prior, SHAPE, 10, 0.1)
+            baseline_loop(name, jnp.zeros(SHAPE), lambda x: x, prior, SHAPE, 10, 0.1)
     with pytest.raises(UnsuitableError, match="takes the measurement for a picture"):
-        baseline_sampler("ilvr", jnp.zeros(2), lambda x: x, prior, SHAPE, 10, 0.1)
+        baseline_loop("ilvr", jnp.zeros(2), Matrix(jnp.asarray(MATRIX)), prior, SHAPE, 10, 0.1)
+    with pytest.raises(ValueError, match=r"the measurement is \(2,\), but the operator measures \(3, 2, 1\)"):
+        baseline_loop("dps", jnp.zeros(2), lambda x: x, prior, SHAPE, 10, 0.1)
     with pytest.raises(UnsuitableError, match="Gaussian noise alone"):
-        baseline_sampler("dps", jnp.zeros(2), lambda x: x, prior, SHAPE, 10, PoissonNoise(10.0))
+        baseline_loop("dps", jnp.zeros(2), lambda x: x, prior, SHAPE, 10, PoissonNoise(10.0))
     with pytest.raises(ValueError, match="noise_std must be positive"):
-        baseline_sampler("dps", jnp.zeros(2), lambda x: x, prior, SHAPE, 10, 0.0)
+        baseline_loop("dps", jnp.zeros(2), lambda x: x, prior, SHAPE, 10, 0.0)
+
+
+@pytest.mark.parametrize("name", ["dps", "mcg", "pigdm", "diffpir", "daps"])
+def test_complex_measurements_of_several_sensors(name):
+    """For methods that take any function: the same chain as of their real numbers in one vector."""
+    shape = (4, 4, 1)
+    prior = prior_from_denoiser(Gaussian(jnp.zeros(shape), VARIANCE), CLD())
+    sensors = lambda x: (jnp.fft.rfft2(x, axes=(0, 1), norm="ortho"), x[::2])  # noqa: E731
+
+    def vector(x):
+        z, part = sensors(x)
+        return jnp.concatenate([z.real.ravel(), z.imag.ravel(), part.ravel()])
+
+    truth = jnp.linspace(-0.5, 0.5, 16).reshape(shape)
+    ends = []
+    for operator, noise_std in ((sensors, (0.1, 0.3)), (vector, jnp.repeat(jnp.array([0.1, 0.3]), np.array([24, 8])))):
+        loop = baseline_loop(name, operator(truth), operator, prior, shape, 10, noise_std)
+        ends.append(jax.jit(lambda loop=loop: run_steps(loop, loop.init(jax.random.key(0), shape), 0, 10))())
+    np.testing.assert_allclose(ends[0][0].x, ends[1][0].x, atol=1e-5)
+    np.testing.assert_allclose(ends[0][1].residual, ends[1][1].residual, rtol=1e-4)

@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 
 from cvsa_jax import CLD, Calibration, Gaussian, prior_from_denoiser, run_steps, spectral
-from cvsa_jax.batch import BatchRestorer
-from cvsa_jax.blind import BlindConvolution, Layout, PairPrior, blind_sampler
+from cvsa_jax.batch import BatchRestorer, KernelPrior, guided_loops
+from cvsa_jax.blind import BlindConvolution, Layout, PairPrior, blind_loop
 from cvsa_jax.evidence import first_evidence, fourier_spectrum
 from cvsa_jax.guidance import conditional_mean
 from cvsa_jax.kernel_search import KernelSearch, SearchSettings
+from cvsa_jax.noise import GaussianNoise
 from cvsa_jax.operators import convolution, gaussian_kernel, image_to_kernel, kernel_to_image, motion_kernel, simulate
 from cvsa_jax.operators.kernels import centred, draw_kernel, draw_kernels
 from cvsa_jax.priors import coefficients
+from cvsa_jax.restoration import make_plan
+from cvsa_jax.sampler_settings import SamplerSettings
 
 LAYOUT = Layout((12, 10, 1), 6)
 
@@ -61,10 +64,8 @@ def test_printed_guidance_is_the_gradient_in_both_velocities(float64):
 @pytest.mark.parametrize("sampler", ["euler_maruyama", "ancestral", "decoupled"])
 def test_state_has_both_chains_through_one_scan(sampler):
     pair = gaussian_pair()
-    chain = blind_sampler(
-        jnp.zeros(LAYOUT.image_shape), BlindConvolution(), pair, noise_std=0.5, num_steps=30, sampler=sampler,
-        guidance="plug_in",
-    )  # fmt: skip
+    plan = make_plan(SamplerSettings(sampler, "plug_in", num_steps=30), pair.cld)
+    chain = blind_loop(jnp.zeros(LAYOUT.image_shape), BlindConvolution(), pair, GaussianNoise(0.5), plan)
     state = chain.init(jax.random.key(0), LAYOUT.image_shape)
     assert (state.x.shape, state.v.shape) == (LAYOUT.image_shape,) * 2
     assert (state.k.shape, state.kernel_v.shape) == ((6, 6, 1),) * 2
@@ -78,7 +79,9 @@ def test_state_has_both_chains_through_one_scan(sampler):
 def test_a_blind_batch_gives_what_each_gives_alone():
     layout = Layout((8, 8, 1), 6)
     pair = gaussian_pair(layout)
-    restorer = BatchRestorer(pair.image, 4, 1, 8, kernel_prior=pair.kernel, kernel_side=lambda _: 6, noise_std=0.2)
+    kernel = KernelPrior(pair.kernel, lambda canvas: 6)
+    loops = guided_loops(pair.image, GaussianNoise(0.2), SamplerSettings(num_steps=8), kernel)
+    restorer = BatchRestorer(pair.image, loops, 8, kernel)
     keys = jax.random.split(jax.random.key(0), 3)
     measurements = np.random.default_rng(0).normal(size=(3, 8, 8, 1)).astype(np.float32)
     together = restorer(keys, measurements, [BlindConvolution()] * 3, (8, 8, 1))
@@ -141,7 +144,7 @@ def test_search_finds_the_kernel_of_a_field(random_field):
     true = motion_kernel(np.random.default_rng(5), 11, 0.5)
     y = np.asarray(simulate(jax.random.key(0), convolution(true), jnp.asarray(image), 0.02))
     settings = SearchSettings(bank_size=256, num_guesses=2, noises=(1.0, 0.5), num_steps=8, num_kept=2)
-    search, seen = KernelSearch(prior, kernel_prior, 4, 1, 12, 0.02, settings), []
+    search, seen = KernelSearch(prior, kernel_prior, 12, 0.02, settings), []
     found = search(jax.random.key(1), y, seen.append)
     assert seen == [1, 1]
     assert settings.num_evaluations == 2 * 4 * (8 + 6)
@@ -165,7 +168,7 @@ def test_a_search_guesses_kernels_of_its_family(random_field, family):
     spectrum, image = random_field
     prior = gaussian_pair().image.replace(spectrum=spectrum)
     settings = SearchSettings(bank_size=64, num_guesses=4, family=family)
-    search = KernelSearch(prior, gaussian_pair().kernel, 4, 1, 12, 0.02, settings)
+    search = KernelSearch(prior, gaussian_pair().kernel, 12, 0.02, settings)
     guesses = search.guesses(np.asarray(image, np.float32))
     assert turned_alike(guesses).all() == (family == "gaussian")
     with pytest.raises(ValueError, match="family of kernels"):
@@ -175,7 +178,7 @@ def test_a_search_guesses_kernels_of_its_family(random_field, family):
 def test_search_needs_a_spectrum():
     pair = gaussian_pair()
     with pytest.raises(ValueError, match="spectrum"):
-        KernelSearch(pair.image, pair.kernel, 4, 1, 12, 0.02)
+        KernelSearch(pair.image, pair.kernel, 12, 0.02)
 
 
 def test_centred_kernels_lose_nothing():

@@ -21,6 +21,17 @@ def test_prior_round_trip(tiny_checkpoint, tiny_prior, tiny_spec):
     np.testing.assert_allclose(loaded.prior.calibration.error, tiny_prior.calibration.error, rtol=1e-5)
 
 
+def test_shipped_priors_have_names():
+    """The prior of products by default, that of kernels by name; both know the images that they take."""
+    products, kernels = load_prior(), load_prior("kernels16")
+    assert (products.spec.image_size, products.prior.channels, kernels.prior.channels) == (64, 3, 1)
+    assert products.spec == load_prior("products64").spec
+    assert products.prior.canvas((50, 61, 1)) == (-(-50 // products.spec.stride) * products.spec.stride, 64, 3)
+    assert products.prior.calibration is not None
+    with pytest.raises(checkpoints.CheckpointError, match="no prior in"):
+        load_prior("products65")
+
+
 def test_denoiser_serves_another_diffusion(tiny_checkpoint):
     cld = CLD(mass=1.0, friction=0.5)
     assert load_prior(tiny_checkpoint, cld).prior.cld == cld

@@ -5,19 +5,21 @@ import pytest
 from conftest import SAMPLES
 from PIL import Image
 
-from cvsa_jax import data
+from cvsa_jax import data, images
+from cvsa_jax.types import InputError
 
 
 def test_eight_bits_survive_the_round_trip(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (7, 9, 3), np.uint8)
-    data.save_image(tmp_path / "new" / "a.png", pixels / 127.5 - 1)
-    read = data.open_image(tmp_path / "new" / "a.png")
+    images.save_image(tmp_path / "new" / "a.png", pixels / 127.5 - 1)
+    read = images.open_image(tmp_path / "new" / "a.png")
     np.testing.assert_array_equal(np.asarray(read), pixels)
-    np.testing.assert_array_equal(data.to_bytes(data.to_float(read)), pixels)
+    np.testing.assert_array_equal(images.to_bytes(images.to_float(read)), pixels)
+    np.testing.assert_array_equal(images.read_image(tmp_path / "new" / "a.png"), images.to_float(read))
 
 
 def test_values_outside_are_clipped_not_stretched():
-    np.testing.assert_array_equal(data.to_bytes(np.array([-7.0, -1.0, 0.0, 1.0, 7.0])), [0, 0, 128, 255, 255])
+    np.testing.assert_array_equal(images.to_bytes(np.array([-7.0, -1.0, 0.0, 1.0, 7.0])), [0, 0, 128, 255, 255])
 
 
 @pytest.mark.parametrize(
@@ -26,12 +28,12 @@ def test_values_outside_are_clipped_not_stretched():
 def test_every_kind_of_file_is_colour_or_grey(tmp_path, mode, expected):
     path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
     Image.new(mode, (5, 4)).save(path)
-    assert data.open_image(path).mode == expected
+    assert images.open_image(path).mode == expected
 
 
 def test_sixteen_bits_are_scaled(tmp_path):
     Image.fromarray(np.full((4, 5), 65535, np.uint16)).save(tmp_path / "a.png")
-    assert np.asarray(data.open_image(tmp_path / "a.png")).max() == 255
+    assert np.asarray(images.open_image(tmp_path / "a.png")).max() == 255
 
 
 def test_photographs_are_turned_upright(tmp_path):
@@ -39,18 +41,20 @@ def test_photographs_are_turned_upright(tmp_path):
     exif = image.getexif()
     exif[0x0112] = 6
     image.save(tmp_path / "a.jpg", exif=exif)
-    assert data.open_image(tmp_path / "a.jpg").size == (4, 6)
+    assert images.open_image(tmp_path / "a.jpg").size == (4, 6)
 
 
 def test_unreadable_files_say_so(tmp_path):
     (tmp_path / "a.png").write_bytes(b"no image")
-    with pytest.raises(data.InputError, match="cannot read"):
-        data.open_image(tmp_path / "a.png")
-    with pytest.raises(data.InputError, match="no such file"):
-        data.list_images(tmp_path / "b")
+    with pytest.raises(InputError, match="cannot read"):
+        images.open_image(tmp_path / "a.png")
+    with pytest.raises(InputError, match="no such file"):
+        images.list_images(tmp_path / "b")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(data.InputError, match="no image"):
-        data.list_images(tmp_path / "empty")
+    with pytest.raises(InputError, match="no image"):
+        images.list_images(tmp_path / "empty")
+    with pytest.raises(InputError, match="cannot read"):
+        images.read_array(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("size", [(40, 70), (70, 40), (20, 20), (10, 300)])
@@ -61,7 +65,7 @@ def test_training_views_have_their_size(size):
 
 
 def test_stream_is_seeded_shuffled_and_resumable():
-    files = data.list_images(SAMPLES)
+    files = images.list_images(SAMPLES)
     stream = data.training_batches(files, 16, 3, 4, seed=1)
     first = [next(stream) for _ in range(3)]
     position = stream.get_state()

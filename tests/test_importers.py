@@ -4,13 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import SMALL_ENCODER as SMALL
+from conftest import published_like
 
-from cvsa_jax.importers import arrays, bkse
-from cvsa_jax.models.blur_encoder import CODE_FEATURES, BlurEncoder, pixel_shuffle
+from cvsa_jax.importers import bkse
+from cvsa_jax.models.blur_encoder import CODE_FEATURES, pixel_shuffle
 from cvsa_jax.operators import EncodedBlur, load_operator, save_operator
-
-# As the published network, with fewer blocks and narrower levels.
-SMALL = BlurEncoder(features=8, front_blocks=1, back_blocks=2, widths=(8, 12, 16))
 
 
 def torch_copy(torch, model):
@@ -76,22 +75,6 @@ def test_network_is_the_one_of_pytorch():
     np.testing.assert_allclose(found, expected.transpose(0, 2, 3, 1), atol=1e-5)
 
 
-def published_like(model, seed=0) -> dict:
-    """A state dictionary of random arrays with the shapes and the order of the published file."""
-    generator, state, shapes = np.random.default_rng(seed), {}, bkse.expected_shapes(model)
-    for prefix, paths in bkse._order(model).items():
-        for number, path in enumerate(paths):
-            leaf = shapes
-            for name in path:
-                leaf = leaf[name]
-            h, w, i, o = leaf["kernel"].shape
-            turned = path[0] == "adapter" and path[-1].startswith("up")
-            shape = (i, o, h, w) if turned else (o, i, h, w)
-            state[f"{prefix}.{number}.weight"] = generator.normal(size=shape).astype(np.float32) / (h * w * i) ** 0.5
-            state[f"{prefix}.{number}.bias"] = np.zeros(o, np.float32)
-    return state
-
-
 def test_other_files_are_refused():
     state = published_like(SMALL)
     assert set(bkse.convert(state, SMALL)) == set(bkse.expected_shapes(SMALL))
@@ -109,15 +92,10 @@ def test_pixels_are_shuffled_as_in_pytorch():
         assert found[0, 2 * h + i, 2 * w + j, c] == x[0, h, w, 4 * c + 2 * i + j]
 
 
-def test_encoded_blur_is_stored_by_its_code(tmp_path, monkeypatch):
+def test_encoded_blur_is_stored_by_its_code(tmp_path, small_encoder):
     """The archive has the code; the network stays in its own file. The measurement is the same, bit for bit."""
-    monkeypatch.setattr("cvsa_jax.operators.encoder.BlurEncoder", lambda: SMALL)
-    monkeypatch.setattr(bkse, "BlurEncoder", lambda: SMALL)
-    monkeypatch.setattr("cvsa_jax.operators.encoder.STRIDE", 32)
-    params = bkse.convert(published_like(SMALL), SMALL)
-    arrays.save_tree(tmp_path / "weights.npz", params)
     code = jax.random.normal(jax.random.key(0), (1, 2, CODE_FEATURES))
-    operator = EncodedBlur(jax.tree.map(jnp.asarray, params), code, str(tmp_path / "weights.npz"))
+    operator = EncodedBlur(jax.tree.map(jnp.asarray, small_encoder.params), code, small_encoder.source)
     save_operator(tmp_path / "a.npz", operator)
     again = load_operator(tmp_path / "a.npz")
     for channels in (3, 1):
@@ -129,6 +107,8 @@ def test_encoded_blur_is_stored_by_its_code(tmp_path, monkeypatch):
     (tmp_path / "weights.npz").unlink()
     with pytest.raises(ValueError, match=r"cannot read .*weights.npz"):
         load_operator(tmp_path / "a.npz")
+    with pytest.raises(ValueError, match="parameters are from no file"):
+        save_operator(tmp_path / "b.npz", EncodedBlur(operator.params, code))
 
 
 def test_gradient_of_the_encoded_blur(float64):

@@ -1,7 +1,9 @@
 """Laws that every operator obeys, over the registry, and the known values of each."""
 
+import dataclasses
 import io
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,24 +11,30 @@ import pytest
 import references
 from PIL import Image
 
-from cvsa_jax import data, operators
-from cvsa_jax.operators import OperatorOptions, View, adjoint, make_operator
-from cvsa_jax.operators.base import solve_gram
+from cvsa_jax import images, operators
+from cvsa_jax.operators import Chain, Operator, View, adjoint, as_operator, find_task, make_operator
+from cvsa_jax.operators.base import OPTIONAL, solve_gram
+from cvsa_jax.operators.chain import chain
+from cvsa_jax.operators.registry import fits
 from cvsa_jax.operators.separable import gaussian_weights
+from cvsa_jax.presets import ACCURACY, POSTERIOR, preset_of
+from cvsa_jax.settings import values
+from cvsa_jax.types import UnsuitableError
 
 SIZES = [(32, 32, 3), (13, 18, 1)]
-SEEN = {size: np.arange(size[0] * size[1]).reshape(size[:2]) % 3 > 0 for size in SIZES}
 
 
-def draw(task: str, shape, seed: int = 0, **settings) -> operators.Operator:
-    options = OperatorOptions(seen=SEEN.get(shape), **settings)
-    return make_operator(task, np.random.default_rng(seed), *shape[:2], options)
+def draw(task: str, shape, seed: int = 0, **settings) -> Operator:
+    """An operator of a task; where that takes a mask and none is given, two of three pixels are known."""
+    if "mask" in values(find_task(task).settings()):
+        settings = {"mask": np.arange(shape[0] * shape[1]).reshape(shape[:2]) % 3 > 0} | settings
+    return make_operator(task, np.random.default_rng(seed), *shape[:2], **settings)
 
 
 # The blur encoder, which needs its weights, is in test_importers.py.
 EVERY = [*(task for task in operators.TASKS if task != "bkse_deblur"), "motion_deblur+sr4", "hdr+jpeg"]
-LINEAR = [task for task in EVERY if operators.find_task(task).linear]
-NONLINEAR = [task for task in EVERY if not operators.find_task(task).linear and not operators.find_task(task).blind]
+LINEAR = [task for task in EVERY if find_task(task).linear]
+NONLINEAR = [task for task in EVERY if not find_task(task).linear and not find_task(task).blind]
 CASES = [(task, shape, {}) for task in LINEAR for shape in SIZES]
 CASES += [("motion_deblur", shape, {"boundary": "circular"}) for shape in SIZES]
 CASES += [("gaussian_deblur", (13, 18, 1), {"kernel": np.arange(15.0).reshape(3, 5)})]
@@ -51,7 +59,7 @@ CLOSED = [c for c in CASES if c[1][2] == 1 and c[0] != "checkout" and "+" not in
 def test_inner_solve(task, shape, settings, grey):
     """solve_gram is (a I + b H H')^-1, also behind a crop and an average of channels."""
     height, width, _ = shape
-    operator = View(draw(task, shape, **settings), height, width, grey)
+    operator = View(draw(task, shape, **settings), height, width, 3 if grey else 1)
     canvas = (height + 3, width + 2, 3 if grey else 1)
     matrix = references.dense_matrix(operator, canvas)
     r = jax.random.normal(jax.random.key(0), jax.eval_shape(operator, jnp.zeros(canvas)).shape)
@@ -68,7 +76,7 @@ def test_inner_solve(task, shape, settings, grey):
 
 def test_conjugate_gradients_serve_operators_without_a_solve():
     matrix = np.random.default_rng(0).normal(size=(5, 12)) / 4
-    operator = lambda x: jnp.asarray(matrix, jnp.float32) @ x.ravel()  # noqa: E731
+    operator = as_operator(lambda x: jnp.asarray(matrix, jnp.float32) @ x.ravel())
     r = jnp.arange(5.0)
     found = solve_gram(operator, operator, adjoint(operator, (2, 6, 1)), r, 0.1, 0.5)
     np.testing.assert_allclose(found, np.linalg.solve(0.1 * np.eye(5) + 0.5 * matrix @ matrix.T, r), rtol=2e-3)
@@ -164,11 +172,11 @@ def test_gaussian_blur_is_the_convolution_by_a_gaussian():
 
 @pytest.mark.parametrize("std", [0.75, 4.0])
 def test_blind_gaussian_is_the_gaussian_of_any_width(std):
-    """Also where the kernel reaches over both borders, so that `kernel_of` of the separable form is None."""
+    """Also where the kernel reaches over both borders, so that `blur_kernel` of the separable form is None."""
     image = jax.random.normal(jax.random.key(0), (20, 24, 3))
     blind, known = (draw(task, image.shape, kernel_std=std) for task in ("blind_gaussian_deblur", "gaussian_deblur"))
     np.testing.assert_allclose(blind(image), known(image), atol=1e-5)
-    assert operators.kernel_of(blind).shape == (2 * round(4 * std) + 1,) * 2
+    assert blind.blur_kernel().shape == (2 * round(4 * std) + 1,) * 2
 
 
 @pytest.mark.parametrize(("size", "factor"), [(32, 2), (32, 4), (64, 8)])
@@ -183,11 +191,11 @@ def test_bicubic_is_the_librarys_inside(size, factor):
 def test_kernel_of_a_blur_gives_the_same_blur():
     for task in ("gaussian_deblur", "motion_deblur"):
         blur = draw(task, (32, 48, 3))
-        again = operators.convolution(operators.kernel_of(blur))
+        again = operators.convolution(blur.blur_kernel())
         image = jax.random.normal(jax.random.key(0), (32, 48, 3))
         np.testing.assert_allclose(again(image), blur(image), atol=1e-5)
-    assert operators.kernel_of(draw("sr4", (32, 32, 3))) is None
-    assert operators.kernel_of(operators.gaussian_blur(32, 10, 2.0)) is None  # folded at the border
+    assert draw("sr4", (32, 32, 3)).blur_kernel() is None
+    assert operators.gaussian_blur(32, 10, 2.0).blur_kernel() is None  # folded at the border
 
 
 def test_masks_lose_what_they_say():
@@ -282,11 +290,11 @@ def test_phase_retrieval_keeps_the_energy():
 @pytest.mark.parametrize("quality", [10, 60, 95])
 def test_quantisation_is_that_of_jpeg_files(quality, photos):
     """Against the library's encoder without chroma reduction, which rounds its pixels too."""
-    picture = Image.fromarray(data.to_bytes(photos[2]))
+    picture = Image.fromarray(images.to_bytes(photos[2]))
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=quality, subsampling=0)
     expected = np.asarray(Image.open(file), np.float64)
-    found = data.to_bytes(np.asarray(operators.quantised(quality).measure(jnp.asarray(photos[2])))).astype(np.float64)
+    found = images.to_bytes(np.asarray(operators.quantised(quality).measure(jnp.asarray(photos[2])))).astype(np.float64)
     difference = np.abs(found - expected).mean()
     assert difference < 0.15 * np.abs(np.asarray(picture, np.float64) - expected).mean() + 1.5
 
@@ -331,7 +339,7 @@ def test_masked_entries_of_a_measurement_carry_no_data():
     mask = draw("random_inpaint", (32, 32, 3))
     y = operators.simulate(jax.random.key(0), mask, jnp.ones((32, 32, 3)), 0.5)
     assert (np.asarray(y)[np.asarray(mask.seen)[..., 0] == 0] == 0).all()
-    np.testing.assert_array_equal(operators.restrict(mask, jnp.ones((32, 32, 3)))[..., :1], mask.seen)
+    np.testing.assert_array_equal(mask.restrict(jnp.ones((32, 32, 3)))[..., :1], mask.seen)
 
 
 def test_simulated_noise_has_its_deviation():
@@ -339,30 +347,340 @@ def test_simulated_noise_has_its_deviation():
     assert float(y.std()) == pytest.approx(0.2, rel=0.03)
 
 
+def test_simulated_noise_is_in_the_real_and_the_imaginary_part():
+    """And in every array of a tuple, each drawn by itself; a float64 image gives the working precision."""
+    operator = lambda x: (jnp.fft.fft2(x, axes=(0, 1)), x)  # noqa: E731
+    z, y = operators.simulate(jax.random.key(0), operator, np.zeros((64, 64, 3)), 0.2)
+    assert (z.dtype, y.dtype) == (jnp.complex64, jnp.float32)
+    for part in (z.real, z.imag, y):
+        assert float(part.std()) == pytest.approx(0.2, rel=0.03)
+    correlation = np.corrcoef([np.asarray(part).ravel() for part in (z.real, z.imag, y)])
+    assert np.abs(correlation - np.eye(3)).max() < 4 / (64 * 64 * 3) ** 0.5
+
+
 @pytest.mark.parametrize(
     ("task", "settings", "message"),
     [
         ("unblur", {}, "task must be one of"),
-        ("motion_deblur", {"kernel_size": 4}, "odd"),
-        ("motion_deblur", {"motion_intensity": 2.0}, "intensity"),
+        ("motion_deblu", {}, "did you mean motion_deblur"),
+        ("motion_deblur", {"kernel_size": 4}, "kernel_size must be odd and at least 3 pixels, got 4"),
+        ("motion_deblur", {"motion_intensity": 2.0}, "motion_intensity must be at least 0 and at most 1, got 2"),
         ("motion_deblur", {"kernel": np.zeros((3, 3))}, "positive sum"),
         ("motion_deblur", {"kernel": np.ones((2, 3))}, "odd sides"),
-        ("motion_deblur", {"boundary": "zero"}, "boundary"),
-        ("gaussian_deblur", {"kernel_std": 0.0}, "positive"),
+        ("motion_deblur", {"boundary": "zero"}, "boundary must be one of reflect, circular"),
+        ("gaussian_deblur", {"kernel_std": 0.0}, "kernel_std must be positive pixels, got 0.0"),
         ("box_inpaint", {"box_size": 40}, "does not fit"),
-        ("random_inpaint", {"missing": 1.0}, "missing share"),
+        ("random_inpaint", {"missing": 1.0}, "missing must be at least 0 and below 1, got 1"),
         ("mask_inpaint", {}, "needs a mask"),
-        ("mask_inpaint", {"seen": np.ones((5, 6), bool)}, "5x6"),
-        ("checkout", {"seen": np.ones((5, 6), bool)}, "5x6"),
+        ("mask_inpaint", {"mask": np.ones((5, 6), bool)}, "5x6"),
+        ("checkout", {"mask": np.ones((5, 6), bool)}, "5x6"),
         ("sr4+unblur", {}, "got 'unblur'"),
         ("blind_motion_deblur+sr4", {}, "cannot be combined"),
         ("phase_retrieval+jpeg", {}, "nothing can follow phase_retrieval"),
-        ("jpeg", {"jpeg_quality": 0}, "JPEG quality"),
-        ("hdr", {"hdr_gain": 0.5}, "HDR gain"),
-        ("nonlinear_deblur", {"exposure": 0.0}, "exposure"),
-        ("phase_retrieval", {"oversampling": -1.0}, "oversampling"),
+        ("jpeg", {"jpeg_quality": 0}, "jpeg_quality must be at least 1 and at most 100, got 0"),
+        ("hdr", {"hdr_gain": 0.5}, "hdr_gain must be at least 1, got 0.5"),
+        ("nonlinear_deblur", {"exposure": 0.0}, "exposure must be positive, got 0"),
+        ("phase_retrieval", {"oversampling": -1.0}, "oversampling must be at least 0 and at most 8, got -1"),
+        ("bkse_deblur", {}, "needs the published weights"),
+        ("denoise", {"missing": 0.5}, "denoise has no setting missing; it has none"),
+        ("sr4+hdr", {"kernel_std": 1.0}, "has no setting kernel_std; it has hdr_gain"),
     ],
 )
 def test_bad_settings_are_refused(task, settings, message):
     with pytest.raises(ValueError, match=message):
-        make_operator(task, np.random.default_rng(0), 32, 32, OperatorOptions(**settings))
+        make_operator(task, np.random.default_rng(0), 32, 32, **settings)
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "message"),
+    [
+        (operators.motion_kernel, (4, 0.5), "odd and at least 3"),
+        (operators.motion_kernel, (5, 2.0), "intensity"),
+        (operators.random_mask, (32, 32, 1.0), "missing share"),
+        (operators.box_mask, (32, 32, 30, 2), "does not fit"),
+        (operators.camera_shake, (32, 32, 2.0, 1.0), "intensity"),
+        (operators.camera_shake, (32, 32, 0.5, 0.0), "exposure"),
+        (lambda _, std: operators.gaussian_blur(8, 8, std), (0.0,), "must be positive"),
+        (lambda _, quality: operators.quantised(quality), (0,), "JPEG quality"),
+        (lambda _, boundary: operators.convolution(np.ones((3, 3)), boundary), ("zero",), "boundary"),
+    ],
+)
+def test_bad_arguments_are_refused(function, arguments, message):
+    """By those who build operators without the settings, too."""
+    with pytest.raises(ValueError, match=message):
+        function(np.random.default_rng(0), *arguments)
+
+
+# A new task is walked through all that programs need of it; so is the blur encoder, in small.
+WALKED = [*operators.TASKS, "motion_deblur+sr4", "hdr+jpeg"]
+
+
+def walk(task: str, weights) -> Operator:
+    """The operator of a task for an image of 24x16."""
+    needed = {"bkse_weights": weights} if "bkse_weights" in find_task(task).requires else {}
+    return draw(task, (24, 16, 3), **needed)
+
+
+@pytest.mark.parametrize("task", WALKED)
+def test_every_task_is_described_in_full(task):
+    """Each of its settings is known to programs, what it requires is one of them, and its presets can be made."""
+    found = find_task(task)
+    known = values(found.settings())
+    assert [f.name for f in dataclasses.fields(found.settings)] == list(known)
+    assert set(found.requires) <= set(known)
+    assert found.summary
+    assert found.needs in ("", "kernel", "mask", "operator")
+    assert (found.family is not None) == found.blind
+    for aim, changes in ((ACCURACY, found.accuracy), (POSTERIOR, found.posterior)):
+        if changes is None:
+            with pytest.raises(UnsuitableError, match="no posterior samples"):
+                preset_of(task, aim)
+        else:
+            assert changes.items() <= preset_of(task, aim).values().items()
+
+
+@pytest.mark.parametrize("task", WALKED)
+def test_every_task_is_built_measured_stored_and_drawn(task, small_encoder, tmp_path):
+    """Its operator is of its kind and of its size; a file of it gives the same bits; its picture is one."""
+    found, operator = find_task(task), walk(task, small_encoder)
+    assert fits(found, operator)
+    others = (other for other in operators.TASKS.values() if not set(other.makes) & set(found.makes))
+    assert not any(fits(other, operator) for other in others)
+    x = jax.random.uniform(jax.random.key(0), (24, 16, 3), minval=-1.0)
+    y = operators.simulate(jax.random.key(1), operator, x, 0.05)
+    assert np.isfinite(y).all()
+    if found.picture:
+        assert y.shape == (24 // found.factor, 16 // found.factor, 3)
+    operators.save_operator(tmp_path / "a.npz", operator)
+    again = operators.load_operator(tmp_path / "a.npz")
+    assert jax.tree.structure(again) == jax.tree.structure(operator)
+    np.testing.assert_array_equal(operators.simulate(jax.random.key(1), again, x, 0.05), y)
+    picture = operator.picture()
+    assert picture is not None or found.needs not in ("kernel", "mask")
+    if picture is not None:
+        assert picture.ndim == 3
+        assert picture.shape[-1] == 1
+        assert np.isfinite(picture).all()
+        assert np.abs(picture).max() <= 1 + 1e-6
+        np.testing.assert_array_equal(again.picture(), picture)
+
+
+@pytest.mark.parametrize("task", WALKED)
+def test_every_task_has_a_derivative(task, small_encoder, float64):
+    """<H x, w> = <x, H' w> of a linear one, else <H'(x) d, w> = <d, H'(x)' w> by central differences."""
+    measure, shape = walk(task, small_encoder), (24, 16, 3)
+    operator = jax.jit(lambda x: measure(x))
+    generator = np.random.default_rng(3)
+    x, direction = jnp.asarray(generator.uniform(-0.9, 0.9, shape)), jnp.asarray(generator.normal(size=shape))
+    value, pullback = jax.vjp(operator, x)
+    w = jnp.asarray(generator.normal(size=value.shape))
+    if find_task(task).linear:
+        change = operator(direction)
+        assert float(jnp.vdot(adjoint(operator, shape)(w), direction)) == pytest.approx(float(jnp.vdot(change, w)))
+    else:
+        h = 1e-7
+        change = (operator(x + h * direction) - operator(x - h * direction)) / (2 * h)
+    assert float(jnp.linalg.norm(change)) > 0.1
+    off = float(jnp.vdot(pullback(w)[0], direction) - jnp.vdot(change, w))
+    assert abs(off) < 1e-5 * float(jnp.linalg.norm(change) * jnp.linalg.norm(w))
+
+
+@flax.struct.dataclass
+class Everything(Operator):
+    """An operator with its own form of every method, each a different function of its gain."""
+
+    gain: jax.Array
+
+    def __call__(self, x):
+        return self.gain * x
+
+    def restrict(self, y):
+        return y.at[0].set(0.0) * self.gain
+
+    def measure(self, x):
+        return jnp.round(self.gain * x)
+
+    def expected(self, x, std):
+        return jnp.tanh(self.gain * x) + std
+
+    def project(self, x, y):
+        return x + self.gain * (y - x) / 3
+
+    def first_guess(self, y, key):
+        return self.gain * y + jax.random.normal(key, y.shape)
+
+    def solve_gram(self, r, noise_variance, prior_variance):
+        return r / (noise_variance + self.gain**2 * prior_variance)
+
+    def blur_kernel(self):
+        return np.asarray(self.gain) * np.ones((3, 5))
+
+    def picture(self):
+        return np.asarray(self.gain / 9) * np.ones((4, 3, 1))
+
+
+ALL, OTHER = Everything(jnp.asarray(2.0)), Everything(jnp.asarray(3.0))
+
+
+@flax.struct.dataclass
+class Plain(Operator):
+    """An operator that has nothing but the defaults."""
+
+    def __call__(self, x):
+        return x
+
+
+def test_operators_have_a_default_of_every_method():
+    """None where there is no such thing, and `offers` tells that they are not the operator's own."""
+    plain, x, key = Plain(), jnp.arange(12.0).reshape(2, 2, 3), jax.random.key(0)
+    assert [name for name in OPTIONAL if plain.offers(name)] == []
+    assert [name for name in OPTIONAL if ALL.offers(name)] == list(OPTIONAL)
+    for found in (plain.restrict(x), plain.measure(x), plain.expected(x, jnp.float32(0.5))):
+        np.testing.assert_array_equal(found, x)
+    assert plain.project(x, x) is None
+    assert plain.first_guess(x, key) is None
+    assert plain.solve_gram(x, 0.1, 0.2) is None
+    assert plain.blur_kernel() is None
+    assert plain.picture() is None
+
+
+@pytest.mark.parametrize("averaged", [1, 2, 3])
+def test_views_hand_on_every_method(averaged):
+    """Each on the part of the canvas that is looked at."""
+    view, key, std = View(ALL, 4, 5, averaged), jax.random.key(0), jnp.float32(0.5)
+    x = jax.random.normal(key, (6, 7, averaged if averaged > 1 else 3))
+    part = x[:4, :5].mean(-1, keepdims=True) if averaged > 1 else x[:4, :5]
+    y = 3 * part[::-1]
+    moved = ALL.project(part, y) - part
+    expected = {
+        "restrict": (view.restrict(y), ALL.restrict(y)),
+        "measure": (view.measure(x), ALL.measure(part)),
+        "expected": (view.expected(x, std), ALL.expected(part, std)),
+        "project": (view.project(x, y), x.at[:4, :5].add(moved)),
+        "first_guess": (view.first_guess(y, key), ALL.first_guess(y, key)),
+        "solve_gram": (view.solve_gram(y, 0.1, 0.2), ALL.solve_gram(y, 0.1, 0.2 / averaged)),
+        "blur_kernel": (view.blur_kernel(), ALL.blur_kernel()),
+        "picture": (view.picture(), ALL.picture()),
+    }
+    assert set(expected) == set(OPTIONAL)
+    for name, (found, wanted) in expected.items():
+        np.testing.assert_allclose(found, wanted, rtol=1e-6, err_msg=name)
+        assert view.offers(name)
+        assert not View(Plain(), 4, 5, averaged).offers(name)
+    np.testing.assert_allclose(view.crop(view.project(x, y)), ALL.project(part, y), rtol=1e-5, atol=1e-6)
+    assert View(Plain(), 4, 5, averaged).project(x, y) is None
+
+
+def test_chains_hand_on_every_method():
+    """In their order; what has no closed form of two is not offered, and the rest only where it can be done."""
+    both, key, std = Chain(ALL, OTHER), jax.random.key(0), jnp.float32(0.5)
+    x = jax.random.normal(key, (4, 5, 3))
+    y = 3 * x[::-1]
+    last_key, first_key = jax.random.split(key)
+    expected = {
+        "restrict": (both.restrict(y), OTHER.restrict(y)),
+        "measure": (both.measure(x), OTHER.measure(ALL.measure(x))),
+        "expected": (both.expected(x, std), OTHER.expected(ALL.expected(x, std), std)),
+        "project": (both.project(x, y), ALL.project(x, OTHER.project(ALL(x), y))),
+        "first_guess": (both.first_guess(y, key), ALL.first_guess(OTHER.first_guess(y, last_key), first_key)),
+        "picture": (both.picture()[:, [0, 2, 3, 4, 5, 7], 0], np.tile([2 / 9, 2 / 9, 0, 0, 3 / 9, 3 / 9], (4, 1))),
+    }
+    assert set(expected) | {"solve_gram", "blur_kernel"} == set(OPTIONAL)
+    for name in OPTIONAL:
+        if name in expected:
+            np.testing.assert_allclose(*expected[name], rtol=1e-6, err_msg=name)
+        assert both.offers(name) == (name in expected), name
+        for mixed in (Chain(Plain(), ALL), Chain(ALL, Plain())):
+            assert mixed.offers(name) == (name in ("restrict", "measure", "expected", "picture")), name
+    assert both.solve_gram(y, 0.1, 0.2) is None
+    assert both.blur_kernel() is None
+    for mixed in (Chain(Plain(), ALL), Chain(ALL, Plain())):
+        assert mixed.project(x, y) is None
+        assert mixed.first_guess(y, key) is None
+        np.testing.assert_array_equal(mixed.picture(), ALL.picture())
+
+
+def test_chains_leave_out_what_does_nothing():
+    """`denoise+hdr` is the clip itself; behind another operator it is the clip's own expectation that is seen."""
+    clip, x, std = operators.Clip(jnp.asarray(2.0)), jnp.linspace(-1, 1, 12).reshape(2, 2, 3), jnp.float32(0.3)
+    assert chain(operators.Identity(), clip) is clip
+    assert chain(clip, operators.Identity()) is clip
+    assert isinstance(draw("denoise+hdr", (8, 8, 3)), operators.Clip)
+    assert isinstance(chain(Plain(), clip), Chain)
+    np.testing.assert_array_equal(Chain(Plain(), clip).expected(x, std), clip.expected(x, std))
+    assert float(jnp.abs(clip.expected(x, std) - clip(x)).max()) > 0.05
+
+
+@pytest.mark.parametrize("averaged", [2, 3])
+def test_solve_behind_an_average_of_channels(averaged, float64):
+    """(a I + b H G G' H')^-1 for the mean G of any number of channels, in closed form."""
+    view = View(draw("random_inpaint", (3, 4, 1), missing=0.4), 3, 4, averaged)
+    canvas = (4, 5, averaged)
+    matrix = references.dense_matrix(view, canvas)
+    r = view.restrict(jnp.asarray(np.random.default_rng(0).normal(size=(3, 4, 1))))
+    exact = np.linalg.solve(0.01 * np.eye(12) + 0.3 * matrix @ matrix.T, np.asarray(r).ravel())
+    found = solve_gram(view, view, adjoint(view, canvas), r, 0.01, 0.3)
+    np.testing.assert_allclose(np.asarray(found).ravel(), exact, rtol=1e-5)
+
+
+def test_functions_become_operators():
+    """An operator stays itself; what has an operator's methods and is none would lose them, and is refused."""
+    clip, x = operators.Clip(jnp.asarray(2.0)), jnp.ones((2, 2, 1))
+    assert as_operator(clip) is clip
+    wrapped = as_operator(lambda x: 3 * x)
+    np.testing.assert_array_equal(wrapped(x), 3 * x)
+    assert not any(wrapped.offers(name) for name in OPTIONAL)
+    scaled = jax.vmap(lambda h: h(x))(as_operator(jax.tree_util.Partial(jnp.multiply, jnp.array([1.0, 2.0]))))
+    np.testing.assert_array_equal(scaled[:, 0, 0, 0], [1, 2])  # its arrays are leaves
+
+    class Projected:
+        def __call__(self, image):
+            return image
+
+        def project(self, image, measurement):
+            return measurement
+
+    with pytest.raises(ValueError, match=r"derive Projected from cvsa_jax.Operator, so that its project is used"):
+        as_operator(Projected())
+    with pytest.raises(ValueError, match="must be a function of one image, got a float"):
+        as_operator(0.5)
+
+
+def test_operators_of_your_own_are_stored(tmp_path):
+    """By module and name, so that two classes of one name do not meet; what a file cannot hold is refused."""
+    operators.save_operator(tmp_path / "a.npz", Chain(ALL, View(OTHER, 4, 5, 3)))
+    again = operators.load_operator(tmp_path / "a.npz")
+    assert type(again.first) is Everything
+    assert again.last.averaged == 3
+    np.testing.assert_array_equal(again.last.operator.gain, OTHER.gain)
+    with pytest.raises(ValueError, match="cannot store"):
+        operators.save_operator(tmp_path / "b.npz", as_operator(lambda x: x))
+
+
+def test_tasks_of_your_own_are_registered_once(monkeypatch):
+    """A task is found by name, joins others, and keeps their names and settings from being taken."""
+    from cvsa_jax.operators import Task, registry
+    from cvsa_jax.settings import Settings, setting
+
+    @dataclasses.dataclass(frozen=True)
+    class Gain(Settings):
+        gain: float = setting(2.0, "The gain.", above=0)
+
+    @dataclasses.dataclass(frozen=True)
+    class Taken(Settings):
+        missing: float = setting(0.1, "Another meaning.")
+
+    monkeypatch.setattr(registry, "TASKS", dict(registry.TASKS))
+    build = lambda generator, height, width, settings: Everything(jnp.asarray(settings.gain))  # noqa: E731
+    operators.register_task(Task("everything", "all of it", build, (Everything,), Gain))
+    found = make_operator("everything+sr2", np.random.default_rng(0), 8, 8, gain=4.0)
+    np.testing.assert_allclose(found(jnp.ones((8, 8, 1))), 4.0, rtol=1e-5)
+    with pytest.raises(ValueError, match="gain must be positive"):
+        make_operator("everything", np.random.default_rng(0), 8, 8, gain=0.0)
+    for name, settings, message in (
+        ("hdr", Gain, "there is a task hdr already"),
+        ("a+b", Gain, r"cannot have a \+"),
+        ("lost", Taken, "two different settings are called missing"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            operators.register_task(Task(name, "", build, (Everything,), settings))

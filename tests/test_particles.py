@@ -7,8 +7,8 @@ import pytest
 
 from cvsa_jax import CLD, GaussianMixture, prior_from_denoiser, restore, time_grid
 from cvsa_jax.operators import Matrix
-from cvsa_jax.samplers import SAMPLERS, with_corrections
-from cvsa_jax.samplers.particles import _systematic
+from cvsa_jax.samplers import SAMPLERS, particles, with_corrections
+from cvsa_jax.samplers.monte_carlo import _systematic
 from cvsa_jax.types import Estimate, Info
 
 SHAPE = (2, 1, 1)
@@ -61,8 +61,10 @@ def test_systematic_resampling_rounds_each_expected_count():
     ("settings", "message"),
     [
         ({}, "needs num_particles"),
-        ({"num_particles": 1}, "at least 2 particles"),
-        ({"num_particles": 4, "num_corrections": 1}, "num_corrections"),
+        ({"num_particles": 1}, "num_particles must be at least 2, got 1"),
+        ({"num_particles": 4, "num_corrections": 1}, "correction steps are for samplers of one chain"),
+        ({"num_particles": 4, "start": "guess"}, "particles starts from noise"),
+        ({"num_particles": 4, "sampler": "ancestral"}, "num_particles is for a population of particles"),
     ],
 )
 def test_bad_populations_are_refused(settings, message):
@@ -70,8 +72,13 @@ def test_bad_populations_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         restore(
             jax.random.key(0), jnp.ones(SHAPE), lambda x: x, prior, image_shape=SHAPE, noise_std=0.1,
-            sampler="particles", **settings,
+            **{"sampler": "particles"} | settings,
         )  # fmt: skip
+
+
+def test_one_particle_is_no_population():
+    with pytest.raises(ValueError, match="at least 2 particles"):
+        particles(CLD(), time_grid("quadratic", 5, CLD()), num_particles=1)
 
 
 def test_particles_refuse_a_guidance_without_likelihood():
@@ -94,9 +101,9 @@ def test_corrections_keep_the_marginal_and_cost_an_evaluation_each():
         asked.append(1)
         return Estimate(jnp.full(SHAPE, truth), Info(jnp.zeros(())))
 
-    chain = SAMPLERS["ancestral"](cld, times, mean)
-    still = chain._replace(step=lambda state, index: (state, Info(jnp.zeros(()))))
-    corrected = with_corrections(still, cld, times, mean, 3)
+    chain = SAMPLERS["ancestral"](cld, times)
+    still = chain._replace(step=lambda state, index, mean: (state, Info(jnp.zeros(()))))
+    corrected = with_corrections(still, cld, times, 3)
     index = 5
     a, root = cld.data_direction(times[index]), np.linalg.cholesky(cld.covariance(times[index]))
 
@@ -106,7 +113,7 @@ def test_corrections_keep_the_marginal_and_cost_an_evaluation_each():
         state = chain.init(key, SHAPE)
         x, v = root @ jnp.stack([state.x.ravel(), state.v.ravel() / cld.mass**0.5])
         state = state._replace(x=a[0] * truth + x.reshape(SHAPE), v=a[1] * truth + v.reshape(SHAPE))
-        after, _ = corrected.step(state, index)
+        after, _ = corrected.step(state, index, mean)
         return jnp.stack([after.x[0, 0, 0], after.v[0, 0, 0]])
 
     u = np.asarray(one(jax.random.split(jax.random.key(1), count)), np.float64)
@@ -119,7 +126,7 @@ def test_corrections_keep_the_marginal_and_cost_an_evaluation_each():
     )  # fmt: skip
     asked.clear()
     with jax.disable_jit():
-        corrected.step(chain.init(jax.random.key(0), SHAPE), index)
+        corrected.step(chain.init(jax.random.key(0), SHAPE), index, mean)
     assert len(asked) == 3
 
 
@@ -127,4 +134,4 @@ def test_corrections_need_the_grids_own_times():
     cld = CLD()
     times = time_grid("quadratic", 20, cld)
     with pytest.raises(ValueError, match="own times"):
-        with_corrections(SAMPLERS["sscs"](cld, times, None), cld, times, None, 1)
+        with_corrections(SAMPLERS["sscs"](cld, times), cld, times, 1)

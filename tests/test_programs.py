@@ -15,8 +15,10 @@ import pytest
 from conftest import ROOT, SAMPLES
 from PIL import Image
 
-from cvsa_jax import checkpoints, data, networks, spectral, training
+from cvsa_jax import checkpoints, data, images, networks, operators, spectral, training
 from cvsa_jax.baselines import BASELINES
+from cvsa_jax.jobs import resolve
+from cvsa_jax.presets import preset_of
 
 FEW = ("--num_steps=6", "--num_samples=1")
 
@@ -38,7 +40,7 @@ def tree(folder) -> dict:
 def inputs(tmp_path_factory):
     """Three colour images of two sizes, a grey one, and a file that is no image."""
     folder = tmp_path_factory.mktemp("inputs")
-    files = data.list_images(SAMPLES)
+    files = images.list_images(SAMPLES)
     for i, size in enumerate([(32, 32), (32, 32), (37, 26)]):
         Image.open(files[i]).resize(size).save(folder / f"colour{i}.png")
     Image.open(files[3]).convert("L").resize((30, 23)).save(folder / "grey.png")
@@ -51,7 +53,8 @@ def restore(run_program, run_restore, tiny_checkpoint):
     """In this process; in one of its own where the environment is another."""
 
     def run(*arguments, **environment):
-        flags = f"--checkpoint={tiny_checkpoint}", *FEW, *arguments
+        few = () if "--method=classical" in arguments else FEW
+        flags = f"--checkpoint={tiny_checkpoint}", *few, *arguments
         return run_program("restore", *flags, **environment) if environment else run_restore(*flags)
 
     return run
@@ -84,6 +87,8 @@ def test_bad_file_is_reported_and_the_others_are_done(job, inputs):
     assert done.returncode == 1
     assert f"skipped: cannot read {inputs / 'broken.png'}" in done.stderr
     assert "Traceback" not in done.stderr
+    assert done.stdout.startswith("motion_deblur: 4 images, PSNR ")
+    assert f"pictures: {output / 'grid.png'}" in done.stdout
     assert {r["image"] for r in rows(output / "metrics.csv")} == {"colour0", "colour1", "colour2", "grey"}
     assert list(json.loads((output / "summary.json").read_text())["failures"]) == ["broken"]
 
@@ -104,8 +109,9 @@ def test_every_file_is_written_at_the_inputs_size(job, inputs):
 def test_metrics_are_those_of_the_files(job):
     output, _ = job
     table = rows(output / "metrics.csv")
+    residuals = {r["image"]: float(r["residual"]) for r in rows(output / "residuals.csv")}
     assert list(table[0]) == [
-        "image", "psnr_measurement", "ssim_measurement", "psnr", "ssim", "seconds", "network_evaluations",
+        "image", "psnr_measurement", "ssim_measurement", "psnr", "ssim", "seconds", "network_evaluations", "residual",
     ]  # fmt: skip
     for row in table:
         truth, restored, measured = (
@@ -116,16 +122,24 @@ def test_metrics_are_those_of_the_files(job):
             assert float(row[column]) == pytest.approx(expected, abs=1e-3)
         assert row["network_evaluations"] == "6"
         assert float(row["seconds"]) > 0
+        assert float(row["residual"]) == pytest.approx(residuals[row["image"]], abs=1e-4)
 
 
-def test_summary_records_every_setting(job):
+def test_summary_records_every_setting(job, tiny_checkpoint):
+    """What decides the result, as it was resolved; nothing of other tasks, noises and methods."""
     output, _ = job
     record = json.loads((output / "summary.json").read_text())
-    assert record["settings"]["guidance"] == "spectral_covariance"  # the preset, as it was resolved
-    for name in ("mass", "friction", "beta", "gamma", "noise_std", "num_steps", "sampler", "guidance", "time_grid",
-                 "seed", "num_samples", "task", "checkpoint"):  # fmt: skip
-        assert name in record["settings"]
-    assert {"jax", "jaxlib", "flax", "numpy", "python", "hardware"} <= record["versions"].keys()
+    assert record["settings"] == {
+        "task": "motion_deblur", "measured": False, "operator": None, "checkpoint": str(tiny_checkpoint),
+        "image_size": None, "noise": "gaussian", "method": "cvsa", "seed": 0,
+        "kernel": None, "boundary": "reflect", "kernel_size": None, "motion_intensity": 0.5, "noise_std": 0.05,
+        "sampler": "decoupled", "guidance": "spectral_covariance", "num_steps": 6, "num_corrections": 0,
+        "time_grid": "logarithmic", "t_start": 1.0, "t_end": 0.001, "start": "noise", "data_weight": 2.0,
+        "aim": "accuracy", "num_samples": 1, "combine": "mean",
+        "mass": 0.25, "friction": None, "beta": 4.0, "gamma": 0.04,
+    }  # fmt: skip
+    assert {"--task=motion_deblur", "--num_steps=6", "--num_samples=1"} < set(record["command"])
+    assert {"cvsa_jax", "jax", "jaxlib", "flax", "numpy", "python", "hardware"} <= record["versions"].keys()
     assert record["means"]["psnr"] > 0
 
 
@@ -212,19 +226,15 @@ def test_mask_files_and_samples(restore, inputs, tmp_path):
     assert rows(tmp_path / "b" / "metrics.csv")[0]["network_evaluations"] == str(6 * (1 + 7) * 3)
 
 
-def test_tasks_are_listed_with_presets_that_exist(run_program):
-    from cvsa_jax import diffusion, guidance, operators, samplers
-    from experiments.settings import PRESETS
-
-    done = run_program("restore", "--list_tasks")
+def test_tasks_are_listed_with_their_presets(run_restore):
+    done = run_restore("--list_tasks")
     assert done.returncode == 0, done.stderr
-    assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == list(operators.TASKS)
-    assert list(PRESETS) == list(operators.TASKS)
-    for preset in PRESETS.values():
-        assert preset.sampler in samplers.SAMPLERS
-        assert preset.guidance in guidance.GUIDANCES
-        assert preset.time_grid in diffusion.TIME_GRIDS
-        assert preset.guidance in done.stdout
+    lines = dict(zip(operators.TASKS, done.stdout.splitlines()[1:], strict=True))
+    for task, line in lines.items():
+        preset = preset_of(task)
+        assert line.split()[0] == task
+        assert f"  {preset.sampler.sampler}, {preset.sampler.guidance}, {preset.sampler.time_grid}  " in line
+        assert f"  {preset.sampler.num_steps} x {1 + preset.sampler.num_corrections} x {preset.num_samples}, " in line
 
 
 def test_an_aim_is_a_preset_and_its_samples_have_a_deviation(restore, inputs, tmp_path):
@@ -246,36 +256,28 @@ def test_an_aim_is_a_preset_and_its_samples_have_a_deviation(restore, inputs, tm
 @pytest.mark.parametrize(
     ("given", "weight"),
     [
-        ([], 2.0),
-        (["--num_steps=5", "--num_samples=1"], 2.0),
-        (["--aim=posterior"], 2.0),
-        (["--sampler=euler_maruyama"], 1.0),
-        (["--guidance=printed_plug_in"], 1.0),
-        (["--guidance=covariance", "--data_weight=3"], 3.0),
-        (["--method=dps"], None),
+        ({}, 2.0),
+        ({"num_steps": 5, "num_samples": 1}, 2.0),
+        ({"aim": "posterior"}, 2.0),
+        ({"sampler": "euler_maruyama"}, 1.0),
+        ({"guidance": "printed_plug_in"}, 1.0),
+        ({"guidance": "covariance", "data_weight": 3.0}, 3.0),
+        ({"method": "dps"}, None),
     ],
 )
 def test_only_a_preset_weights_the_likelihood(given, weight):
-    from experiments import job_flags
-    from experiments import settings as presets
-
-    job = job_flags.parse(["--task=motion_deblur", *given])
-    presets.fill(job)
-    assert job.data_weight == weight
+    job = resolve({"task": "motion_deblur", "input": "a", "output": "b", **given})
+    assert job.values().get("data_weight") == weight
 
 
 @pytest.mark.parametrize(("task", "at_1000"), [("sr4", 1.0), ("box_inpaint", 0.3)])
 @pytest.mark.parametrize("steps", [10, 1000])
 def test_the_steps_of_dps_go_as_far_together_at_any_number(task, at_1000, steps):
-    from experiments import job_flags, methods
-    from experiments import settings as presets
-
-    job = job_flags.parse([f"--task={task}", "--method=dps", f"--num_steps={steps}"])
-    presets.fill(job)
-    assert methods.method_settings(job)["step_size"] * steps == pytest.approx(1000 * at_1000)
+    job = resolve({"task": task, "input": "a", "output": "b", "method": "dps", "num_steps": steps})
+    assert job.method.constants()["step_size"] * steps == pytest.approx(1000 * at_1000)
 
 
-def test_evaluate_reports_the_coverage_of_the_files(restore, run_program, inputs, tmp_path):
+def test_evaluate_reports_the_coverage_of_the_files(restore, run_verb, inputs, tmp_path):
     """A population of particles is a job's samples; the share of truths in their 90 % intervals is counted."""
     output = tmp_path / "a"
     done = restore(
@@ -287,7 +289,7 @@ def test_evaluate_reports_the_coverage_of_the_files(restore, run_program, inputs
     )
     assert done.returncode == 0, done.stderr
     assert rows(output / "metrics.csv")[0]["network_evaluations"] == "24"
-    judged = run_program("evaluate", f"--results={output}")
+    judged = run_verb("evaluate", f"--results={output}")
     assert judged.returncode == 0, judged.stderr
     means = json.loads(judged.stdout)["means"]
     truth = pixels(output / "truth" / "colour0.png")
@@ -299,23 +301,23 @@ def test_evaluate_reports_the_coverage_of_the_files(restore, run_program, inputs
     assert rows(output / "uncertainty.csv")[0]["image"] == "colour0"
 
 
-def test_evaluate_says_what_is_missing(run_program, job, tmp_path):
+def test_evaluate_says_what_is_missing(run_verb, job, tmp_path):
     for folder, message in ((tmp_path, "no metrics.csv"), (job[0], "--aim=posterior")):
-        done = run_program("evaluate", f"--results={folder}")
+        done = run_verb("evaluate", f"--results={folder}")
         assert done.returncode == 1
         assert message in done.stderr
         assert done.stderr.count("\n") == 1
 
 
-def test_posterior_benchmark_writes_its_tables_and_goes_on(run_program, tmp_path):
+def test_posterior_benchmark_writes_its_tables_and_goes_on(run_verb, tmp_path):
     few = [
         f"--output={tmp_path / 'out'}", "--dimensions=4", "--measured=1", "--num_samples=40", "--field_size=8",
         "--methods=ancestral + covariance", "--methods=DDRM", "--methods=ancestral_multistep + spectral",
     ]  # fmt: skip
-    first = run_program("posterior_benchmark", *few, "--num_problems=1")
+    first = run_verb("experiments.posterior_benchmark", *few, "--num_problems=1")
     assert first.returncode == 0, first.stderr
     before = (tmp_path / "out" / "mixture.csv").read_text()
-    again = run_program("posterior_benchmark", *few, "--num_problems=2")
+    again = run_verb("experiments.posterior_benchmark", *few, "--num_problems=2")
     assert again.returncode == 0, again.stderr
     assert (tmp_path / "out" / "mixture.csv").read_text().startswith(before)
     table = rows(tmp_path / "out" / "mixture.csv")
@@ -326,7 +328,7 @@ def test_posterior_benchmark_writes_its_tables_and_goes_on(run_program, tmp_path
     assert len(field) == 3
     assert all(0.5 < float(r["coverage"]) <= 1 for r in field)
     assert (tmp_path / "out" / "scatter.png").exists()
-    other = run_program("posterior_benchmark", *few, "--num_samples=50")
+    other = run_verb("experiments.posterior_benchmark", *few, "--num_samples=50")
     assert other.returncode == 1
     assert "other settings" in other.stderr
 
@@ -395,14 +397,14 @@ def test_chained_operators_photons_and_stored_operators(restore, inputs, tmp_pat
     assert not (tmp_path / "c").exists()
 
 
-def test_kernels_are_trained_on_without_files(run_program, tmp_path):
+def test_kernels_are_trained_on_without_files(run_verb, tmp_path):
     short = [*TRAIN[1:], "--data=kernels", "--num_steps=20", "--sample_every=20"]
-    done = run_program("train", *short, f"--output={tmp_path / 'run'}")
+    done = run_verb("train", *short, f"--output={tmp_path / 'run'}")
     assert done.returncode == 0, done.stderr
     loaded = checkpoints.load_prior(tmp_path / "run" / "prior")
     assert loaded.spec.image_channels == 1
     assert loaded.training["kernels_held_out"] == 4
-    colour = run_program("train", *short, "--image_channels=3", f"--output={tmp_path / 'other'}")
+    colour = run_verb("train", *short, "--image_channels=3", f"--output={tmp_path / 'other'}")
     assert colour.returncode == 1
     assert "kernels have one channel" in colour.stderr
 
@@ -419,15 +421,18 @@ def test_kernels_are_trained_on_without_files(run_program, tmp_path):
         (["--task=sr4", "--input=IMAGE", "--output=OUT", "--noise_std=0"], "noise_std must be positive"),
         (["--task=sr4", "--input=IMAGE", "--output=OUT", "--num_steps=1"], "num_steps must be at least 2"),
         (["--task=sr4", "--input=IMAGE", "--output=OUT", "--mass=-1"], "mass must be positive"),
-        (["--task=mask_inpaint", "--input=IMAGE", "--output=OUT"], "needs a mask"),
+        (["--task=mask_inpaint", "--input=IMAGE", "--output=OUT"], "mask_inpaint needs --mask=FILE"),
         (["--task=motion_deblur", "--measured", "--input=IMAGE", "--output=OUT"], "--kernel"),
-        (["--task=motion_deblur", "--input=IMAGE", "--output=OUT", "--kernel_size=8"], "odd"),
+        (
+            ["--task=motion_deblur", "--input=IMAGE", "--output=OUT", "--kernel_size=8"],
+            "kernel_size must be odd and at least 3",
+        ),
         (["--task=motion_deblur", "--input=IMAGE", "--output=OUT", "--kernel=none.npy"], "none.npy"),
         (["--task=sr4+deblur", "--input=IMAGE", "--output=OUT"], "got 'deblur'"),
         (["--task=bkse_deblur", "--input=IMAGE", "--output=OUT"], "--bkse_weights"),
         (["--task=checkout", "--measured", "--input=IMAGE", "--output=OUT"], "--operator=FILE.npz"),
         (["--task=sr4", "--input=IMAGE", "--output=OUT", "--operator=IMAGE"], "as an operator"),
-        (["--task=sr4", "--input=IMAGE", "--output=OUT", "--noise=poisson", "--photons=0"], "rate of Poisson noise"),
+        (["--task=sr4", "--input=IMAGE", "--output=OUT", "--noise=poisson", "--photons=0"], "photons must be positive"),
         (["--task=blind_motion_deblur", "--input=IMAGE", "--output=OUT", "--kernel_checkpoint=none"], "no prior in"),
         (["--task=sr4", "--input=IMAGE", "--output=OUT", "--start=guess"], "no first guess"),
         (
@@ -464,12 +469,11 @@ def test_bad_input_is_one_line_and_exit_code_one(restore, inputs, tiny_checkpoin
 
 def test_the_process_itself_refuses_what_it_does_not_know(run_program, inputs, tmp_path):
     image = f"--input={inputs / 'colour0.png'}"
-    for argument, message in (("--step=5", "Unknown command line flag 'step'"), ("extra", "unexpected argument")):
-        done = run_program("restore", "--task=sr4", image, f"--output={tmp_path / 'out'}", argument)
-        assert done.returncode == 1
-        assert message in done.stderr
-        assert done.stderr.count("\n") == 1
-        assert not (tmp_path / "out").exists()
+    done = run_program("restore", "--task=sr4", image, f"--output={tmp_path / 'out'}", "--step=5")
+    assert done.returncode == 1
+    assert "Unknown command line flag 'step'" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_every_method_restores_from_the_command_line(restore, inputs, tiny_kernels, tmp_path):
@@ -502,8 +506,8 @@ def test_explicit_sampler_that_diverges_is_reported(restore, inputs, tmp_path):
     assert not (tmp_path / "a" / "restored").exists()
 
 
-def test_benchmark_prints_json(run_program, tiny_checkpoint):
-    done = run_program(
+def test_benchmark_prints_json(run_verb, tiny_checkpoint):
+    done = run_verb(
         "benchmark", f"--checkpoint={tiny_checkpoint}", "--image_size=16", "--batch_size=2", "--steps_per_call=2",
         "--repeats=2", "--task=sr4", "--task=motion_deblur",
     )  # fmt: skip
@@ -515,6 +519,16 @@ def test_benchmark_prints_json(run_program, tiny_checkpoint):
         assert figures["guided_step_ms"] > 0
 
 
+def test_benchmark_times_every_task_that_needs_no_file(run_verb, tiny_checkpoint, monkeypatch):
+    for name in ("compiled_bare", "compiled_guided"):
+        monkeypatch.setattr(f"cvsa_jax.evaluation.benchmark.{name}", lambda *_: lambda: None)
+    done = run_verb("benchmark", f"--checkpoint={tiny_checkpoint}", "--image_size=16")
+    assert done.returncode == 0, done.stderr
+    expected = [n for n, t in operators.TASKS.items() if not t.requires and not t.blind]
+    assert list(json.loads(done.stdout)["tasks"]) == expected
+    assert {"sr4", "checkout", "phase_retrieval", "hdr"} < set(expected)
+
+
 TRAIN = [
     f"--data={SAMPLES}", "--image_size=16", "--channels=8,8", "--encoder_blocks=1,1", "--decoder_blocks=1,1",
     "--batch_size=4", "--num_validation=4", "--num_steps=120", "--save_every=20", "--log_every=20",
@@ -522,11 +536,11 @@ TRAIN = [
 ]  # fmt: skip
 
 
-def test_killed_training_ends_as_if_it_had_not_been(run_program, tmp_path):
+def test_killed_training_ends_as_if_it_had_not_been(run_program, run_verb, tmp_path):
     """SIGKILL in the middle; the same command again gives the same losses and the same prior."""
     whole = run_program("train", *TRAIN, f"--output={tmp_path / 'whole'}")
     assert whole.returncode == 0, whole.stderr
-    command = [sys.executable, "-m", "experiments.train", *TRAIN, f"--output={tmp_path / 'killed'}"]
+    command = [sys.executable, "-m", "cvsa_jax", "train", *TRAIN, f"--output={tmp_path / 'killed'}"]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.time() + 120
     while not (tmp_path / "killed" / "checkpoints" / "20").exists() and time.time() < deadline:
@@ -534,7 +548,7 @@ def test_killed_training_ends_as_if_it_had_not_been(run_program, tmp_path):
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert not (tmp_path / "killed" / "prior").exists()
-    other = run_program("train", *TRAIN, f"--output={tmp_path / 'killed'}", "--learning_rate=0.1")
+    other = run_verb("train", *TRAIN, f"--output={tmp_path / 'killed'}", "--learning_rate=0.1")
     assert other.returncode == 1
     assert "--learning_rate=" in other.stderr
     again = run_program("train", *TRAIN, f"--output={tmp_path / 'killed'}")
@@ -551,9 +565,9 @@ def test_killed_training_ends_as_if_it_had_not_been(run_program, tmp_path):
     assert len(rows(tmp_path / "whole" / "validation.csv")[0]) == 17
 
 
-def test_training_on_two_devices_is_training_on_one(run_program, tmp_path):
+def test_training_on_two_devices_is_training_on_one(run_program, run_verb, tmp_path):
     short = [*TRAIN, "--num_steps=20", "--sample_every=20", "--log_every=5", "--parameterization=velocity"]
-    one = run_program("train", *short, f"--output={tmp_path / 'one'}")
+    one = run_verb("train", *short, f"--output={tmp_path / 'one'}")
     flag = "--xla_force_host_platform_device_count=2"
     two = run_program("train", *short, f"--output={tmp_path / 'two'}", XLA_FLAGS=flag)
     assert one.returncode == two.returncode == 0, one.stderr + two.stderr
@@ -572,8 +586,8 @@ def test_training_on_two_devices_is_training_on_one(run_program, tmp_path):
         (["--warmup_steps=500"], "--warmup_steps"),
     ],
 )
-def test_bad_training_settings_are_one_line(run_program, tmp_path, arguments, message):
-    done = run_program("train", *TRAIN, f"--output={tmp_path / 'run'}", *arguments)
+def test_bad_training_settings_are_one_line(run_verb, tmp_path, arguments, message):
+    done = run_verb("train", *TRAIN, f"--output={tmp_path / 'run'}", *arguments)
     assert done.returncode == 1
     assert message in done.stderr
     assert done.stderr.startswith("error: ")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import SAMPLES
 
-from experiments import report
+from cvsa_jax.evaluation import report
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_report_works_in_a_browser(browser, job):
     assert "60%" in after
     # Sorting by PSNR, up and down.
     heads = browser.find_elements("css selector", "#images th")
-    number = next(i for i, h in enumerate(heads) if h.text.strip() == "psnr")
+    number = next(i for i, h in enumerate(heads) if h.text.strip() == "PSNR")
     for order in (1, -1):
         heads[number].find_element("css selector", "button").click()
         values = column(browser, number)

@@ -1,44 +1,39 @@
-"""Other methods on the same denoisers and operators, each a Sampler(init, step)."""
+"""Other methods on the same denoisers and operators, each a Loop(init, step)."""
 
 import inspect
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from cvsa_jax.baselines.blind_dps import blind_dps
-from cvsa_jax.baselines.classical import classical
-from cvsa_jax.baselines.daps import daps
-from cvsa_jax.baselines.ddnm import ddnm
-from cvsa_jax.baselines.ddrm import ddrm
-from cvsa_jax.baselines.diffpir import diffpir
-from cvsa_jax.baselines.dps import dps
-from cvsa_jax.baselines.ilvr import ilvr
-from cvsa_jax.baselines.mcg import mcg
-from cvsa_jax.baselines.pigdm import pigdm
+from cvsa_jax.baselines import blind_dps, daps, ddnm, ddrm, diffpir, dps, ilvr, mcg, pigdm
+from cvsa_jax.baselines.classical import restore_classically
+from cvsa_jax.door import as_measurement, check_fit
 from cvsa_jax.noise import GaussianNoise, as_noise
+from cvsa_jax.operators.base import as_operator
+from cvsa_jax.operators.stacked import stack
 from cvsa_jax.priors import Prior
-from cvsa_jax.samplers.base import Sampler
-from cvsa_jax.types import Operator, UnsuitableError
+from cvsa_jax.samplers.base import Loop
+from cvsa_jax.types import UnsuitableError
 
 
 class Baseline(NamedTuple):
-    """label: for tables. factory: of its sampler. num_steps: network evaluations by its own paper's setting."""
+    """label: for tables. factory: of its loop. num_steps: network evaluations by its own paper's setting."""
 
     label: str
-    factory: Callable[..., Sampler]
+    factory: Callable[..., Loop]
     num_steps: int
 
 
 BASELINES = {
-    "dps": Baseline("DPS", dps, 1000),
-    "mcg": Baseline("MCG", mcg, 1000),
-    "ilvr": Baseline("ILVR", ilvr, 100),
-    "ddrm": Baseline("DDRM", ddrm, 20),
-    "pigdm": Baseline("ΠGDM", pigdm, 100),
-    "ddnm": Baseline("DDNM+", ddnm, 100),
-    "diffpir": Baseline("DiffPIR", diffpir, 100),
-    "daps": Baseline("DAPS", daps, 100),
+    "dps": Baseline("DPS", dps.dps, 1000),
+    "mcg": Baseline("MCG", mcg.mcg, 1000),
+    "ilvr": Baseline("ILVR", ilvr.ilvr, 100),
+    "ddrm": Baseline("DDRM", ddrm.ddrm, 20),
+    "pigdm": Baseline("ΠGDM", pigdm.pigdm, 100),
+    "ddnm": Baseline("DDNM+", ddnm.ddnm, 100),
+    "diffpir": Baseline("DiffPIR", diffpir.diffpir, 100),
+    "daps": Baseline("DAPS", daps.daps, 100),
 }
-BLIND_BASELINES = {"blind_dps": Baseline("BlindDPS", blind_dps, 1000)}
+BLIND_BASELINES = {"blind_dps": Baseline("BlindDPS", blind_dps.blind_dps, 1000)}
 
 
 def constants(name: str) -> dict[str, float]:
@@ -47,28 +42,35 @@ def constants(name: str) -> dict[str, float]:
     return {p.name: p.default for p in parameters if p.default is not p.empty and p.name != "num_steps"}
 
 
-def baseline_sampler(
-    name: str, measurement, operator: Operator, prior: Prior, image_shape, num_steps: int, noise_std, **settings
-) -> Sampler:  # fmt: skip
-    """The chain of one of BASELINES under a prior that was made from a denoiser; `run_steps` runs it.
+def baseline_loop(
+    name: str, measurement: Any, operator: Callable, prior: Prior, image_shape, num_steps: int, noise_std, **settings
+) -> Loop:  # fmt: skip
+    """The loop of one of BASELINES under a prior that was made from a denoiser; `run_steps` runs it.
 
     Args:
-      name: in BASELINES. measurement, operator, prior, image_shape, noise_std: as for `restore`.
-      num_steps: network evaluations. settings: of the factory's `constants`.
+      name: in BASELINES. measurement, operator, prior, noise_std: as for `restore`.
+      image_shape: that the prior takes. num_steps: network evaluations. settings: of the factory's `constants`.
 
     Raises:
       UnsuitableError: if the method cannot do it.
-      ValueError: on bad settings, or a prior that is no denoiser.
+      ValueError: on bad settings, a measurement that `restore` would refuse, or a prior that is no denoiser.
     """
     noise = as_noise(noise_std)
     if not isinstance(noise, GaussianNoise):
         raise UnsuitableError("it knows Gaussian noise alone")
     noise.check()
-    factory = BASELINES[name].factory
-    return factory(prior.denoise, measurement, operator, noise.std, tuple(image_shape), num_steps, **settings)
+    given, whole = as_measurement(measurement), as_operator(operator)
+    check_fit(given, whole, image_shape)
+    y, h, noise = stack(given, whole, noise)
+    assert isinstance(noise, GaussianNoise)  # as it went in
+    return BASELINES[name].factory(prior.denoise, y, h, noise.std, tuple(image_shape), num_steps, **settings)
 
 
 __all__ = [
-    "BASELINES", "BLIND_BASELINES", "Baseline", "baseline_sampler", "blind_dps", "classical", "constants", "daps",
-    "ddnm", "ddrm", "diffpir", "dps", "ilvr", "mcg", "pigdm",
-]  # fmt: skip
+    "BASELINES",
+    "BLIND_BASELINES",
+    "Baseline",
+    "baseline_loop",
+    "constants",
+    "restore_classically",
+]

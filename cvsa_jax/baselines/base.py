@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cvsa_jax.operators.base import Operator
 from cvsa_jax.samplers.base import to_device
-from cvsa_jax.types import Denoiser, Info, Operator, State
+from cvsa_jax.types import Denoiser, Info, State
 
 TRAINING_STEPS = 1000
 
@@ -83,7 +84,7 @@ def norm_guided(
     return ddpm(x, estimate, z, now) - step_size * gradient, predicted
 
 
-def residual(measurement: jax.Array, predicted: jax.Array) -> Info:
+def residual(measurement: jax.Array, predicted: jax.Array | float) -> Info:
     """What a step reports."""
     return Info(jnp.sqrt(jnp.mean((measurement - predicted) ** 2)))
 

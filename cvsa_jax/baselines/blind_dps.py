@@ -4,14 +4,14 @@ import jax
 import jax.numpy as jnp
 
 from cvsa_jax.baselines.base import ddpm, denoised, residual, schedule
-from cvsa_jax.samplers.base import Sampler
+from cvsa_jax.samplers.base import Loop
 from cvsa_jax.types import Denoiser, State
 
 
 def blind_dps(
     denoise: Denoiser, denoise_kernel: Denoiser, measurement: jax.Array, operator, image_shape, kernel_side: int,
     num_steps: int = 1000, step_size: float = 1.0, sparsity: float = 1.0,
-) -> Sampler:  # fmt: skip
+) -> Loop:  # fmt: skip
     """Two chains under one loss, L = |y - H(x_0hat, k_0hat)| + sparsity |(k_0hat + 1)/2|_1.
 
         x_s = DDPM(x_t, x_0hat) - step_size sqrt(kept_t) grad_x L
@@ -36,6 +36,7 @@ def blind_dps(
 
     def step(state: State, index):
         now = table.at(index)
+        assert state.k is not None
 
         def loss(x, k):
             estimates = denoised(denoise, x, now), denoised(denoise_kernel, k, now)
@@ -53,4 +54,4 @@ def blind_dps(
         )
         return state._replace(x=x, k=k, key=key), residual(r, 0.0)
 
-    return Sampler(init, step, table.noise)
+    return Loop(init, step)

@@ -1,26 +1,28 @@
 """A yardstick without a network: what each degradation is commonly undone with (scikit-image)."""
 
 import functools
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from cvsa_jax.operators.base import Identity
+from cvsa_jax.operators.base import Operator
 from cvsa_jax.operators.chain import Chain
-from cvsa_jax.operators.convolution import Convolution
+from cvsa_jax.operators.identity import Identity
+from cvsa_jax.operators.kernel_blur import Convolution
 from cvsa_jax.operators.masks import Mask
 from cvsa_jax.operators.phase import FourierMagnitude
 from cvsa_jax.operators.separable import Separable
-from cvsa_jax.operators.tasks import kernel_of
 from cvsa_jax.operators.tones import Clip, Quantised
-from cvsa_jax.types import Operator, UnsuitableError
+from cvsa_jax.types import UnsuitableError
 
 # Total variation's weight over the noise's deviation, that for JPEG, which is far above the noise's, and the
 # Wiener filter's balance over the noise's variance: each the best of a few on the first shipped photographs.
 TV_WEIGHT, JPEG_WEIGHT, BALANCE = 0.5, 0.075, 6.0
 
 
-def classical(operator: Operator, measurement: np.ndarray, noise_std: float, image_shape) -> np.ndarray:
+def restore_classically(operator: Operator, measurement: np.ndarray, noise_std: float, image_shape) -> np.ndarray:
     """An image (H, W, C) in [-1, 1] from y, in the operator's customary way.
 
     Noise and JPEG by total variation (Chambolle 2004), blur by the Wiener filter with a Laplacian as
@@ -38,7 +40,7 @@ def classical(operator: Operator, measurement: np.ndarray, noise_std: float, ima
 
 
 @functools.singledispatch
-def _restore(operator, y, noise_std, image_shape):
+def _restore(operator, y, noise_std, image_shape) -> np.ndarray:
     raise UnsuitableError("no classical method is at hand for it")
 
 
@@ -48,22 +50,22 @@ def _total_variation(y, weight):
     return denoise_tv_chambolle(y, weight, channel_axis=-1)
 
 
-@_restore.register
+@_restore.register(Identity)
 def _(operator: Identity, y, noise_std, image_shape):
     return _total_variation(y, TV_WEIGHT * noise_std)
 
 
-@_restore.register
+@_restore.register(Quantised)
 def _(operator: Quantised, y, noise_std, image_shape):
     return _total_variation(y, JPEG_WEIGHT)
 
 
-@_restore.register
+@_restore.register(Clip)
 def _(operator: Clip, y, noise_std, image_shape):
     return _total_variation(y, TV_WEIGHT * noise_std) / float(operator.gain)
 
 
-@_restore.register
+@_restore.register(Mask)
 def _(operator: Mask, y, noise_std, image_shape):
     from skimage.restoration import inpaint_biharmonic
 
@@ -77,30 +79,30 @@ def _wiener(y, kernel, noise_std):
     margins = [n // 2 for n in kernel.shape]
     padded = np.pad(y, [(m, m) for m in margins] + [(0, 0)], mode="reflect")
     # scikit-image's kernel correlates as ours does, its middle at the centre.
-    found = [wiener(c, kernel, BALANCE * noise_std**2, clip=False) for c in np.moveaxis(padded, -1, 0)]
+    found: list[Any] = [wiener(c, kernel, BALANCE * noise_std**2, clip=False) for c in np.moveaxis(padded, -1, 0)]
     inside = tuple(slice(m, n - m) for m, n in zip(margins, padded.shape[:2], strict=True))
     return np.stack(found, -1)[inside]
 
 
-@_restore.register
+@_restore.register(Convolution)
 def _(operator: Convolution, y, noise_std, image_shape):
     return _wiener(y, np.asarray(operator.kernel, np.float64), noise_std)
 
 
-@_restore.register
+@_restore.register(Separable)
 def _(operator: Separable, y, noise_std, image_shape):
-    kernel = kernel_of(operator)
+    kernel = operator.blur_kernel()
     if kernel is not None:
         return _wiener(y, kernel, noise_std)
     return _total_variation(np.asarray(jax.image.resize(y, image_shape, "cubic")), TV_WEIGHT * noise_std)
 
 
-@_restore.register
+@_restore.register(FourierMagnitude)
 def _(operator: FourierMagnitude, y, noise_std, image_shape):
-    return np.asarray(operator.first_guess(np.asarray(y, np.float32), jax.random.key(0)))
+    return np.asarray(operator.first_guess(jnp.asarray(np.asarray(y, np.float32)), jax.random.key(0)))
 
 
-@_restore.register
+@_restore.register(Chain)
 def _(operator: Chain, y, noise_std, image_shape):
     between = jax.eval_shape(operator.first, jax.ShapeDtypeStruct(image_shape, np.float32)).shape
     return _restore(operator.first, _restore(operator.last, y, noise_std, between), noise_std, image_shape)

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from cvsa_jax.baselines.base import draw, residual
-from cvsa_jax.operators.base import restrict
-from cvsa_jax.samplers.base import Sampler, to_device
-from cvsa_jax.types import Denoiser, Operator, State
+from cvsa_jax.operators.base import Operator
+from cvsa_jax.samplers.base import Loop, to_device
+from cvsa_jax.types import Denoiser, State
 
 NOISE_MAX, NOISE_MIN, RHO = 100.0, 0.1, 7.0
 
@@ -15,7 +15,7 @@ NOISE_MAX, NOISE_MIN, RHO = 100.0, 0.1, 7.0
 def daps(
     denoise: Denoiser, measurement: jax.Array, operator: Operator, noise_std, image_shape, num_steps: int = 100,
     ode_steps: int = 2, langevin_steps: int = 100, step_size: float = 1e-4, decay: float = 0.01, tau: float = 0.01,
-) -> Sampler:  # fmt: skip
+) -> Loop:  # fmt: skip
     """At each noise level: an image by the flow, Langevin steps of the posterior round it, noised to the next level.
 
         x_0hat = the probability flow from (x, noise) to noise 0, in ode_steps evaluations
@@ -38,7 +38,7 @@ def daps(
     """
     if num_steps < ode_steps or num_steps % ode_steps:
         raise ValueError(f"num_steps of daps must be a multiple of {ode_steps}, got {num_steps}")
-    measurement = restrict(operator, measurement)
+    measurement = operator.restrict(measurement)
     levels = _levels(num_steps // ode_steps)
     table, after = to_device(levels), to_device(np.append(levels[1:], 0.0))
     lengths = to_device(step_size * np.linspace(1.0, decay, len(levels)))
@@ -78,10 +78,10 @@ def daps(
         last = index % ode_steps == ode_steps - 1
         return jax.lax.cond(last, lambda s: level(s, index // ode_steps), idle, state)
 
-    return Sampler(init, step, np.repeat(levels, ode_steps))
+    return Loop(init, step)
 
 
 def _levels(count: int) -> np.ndarray:
     """`count` noise levels from NOISE_MAX to NOISE_MIN, even in the RHO-th root."""
     ends = np.array([NOISE_MAX, NOISE_MIN]) ** (1 / RHO)
-    return np.linspace(*ends, count) ** RHO
+    return np.linspace(ends[0], ends[1], count) ** RHO

@@ -3,14 +3,15 @@
 import jax.numpy as jnp
 
 from cvsa_jax.baselines.base import ancestor, denoised, draw, residual, schedule, start
+from cvsa_jax.operators.base import Operator
 from cvsa_jax.operators.singular import singular_form
-from cvsa_jax.samplers.base import Sampler
-from cvsa_jax.types import Denoiser, Operator, State
+from cvsa_jax.samplers.base import Loop
+from cvsa_jax.types import Denoiser, State
 
 
 def ddnm(
     denoise: Denoiser, measurement, operator: Operator, noise_std, image_shape, num_steps: int = 100, repeats: int = 4
-) -> Sampler:
+) -> Loop:
     """What H sees of x_0hat is replaced by the measurement, as far as its noise lets, and noised less for it.
 
     With q(x_s | x_t, x_0) = N(a x_0 + b x_t, c^2 I), z = V' x, z' = diag(s)^+ U' y and n = noise_std/s:
@@ -54,4 +55,4 @@ def ddnm(
             x = jnp.where(again, back * x + jnp.sqrt(1 - back**2) * e, x)
         return state._replace(x=x, key=key), residual(measurement, operator(estimate))
 
-    return Sampler(start, step, jnp.repeat(table.noise, repeats)[:num_steps])
+    return Loop(start, step)

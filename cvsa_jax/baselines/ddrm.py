@@ -4,15 +4,16 @@ import jax
 import jax.numpy as jnp
 
 from cvsa_jax.baselines.base import draw, residual, schedule
+from cvsa_jax.operators.base import Operator
 from cvsa_jax.operators.singular import singular_form
-from cvsa_jax.samplers.base import Sampler
-from cvsa_jax.types import Denoiser, Operator, State
+from cvsa_jax.samplers.base import Loop
+from cvsa_jax.types import Denoiser, State
 
 
 def ddrm(
     denoise: Denoiser, measurement: jax.Array, operator: Operator, noise_std, image_shape, num_steps: int = 20,
     eta: float = 0.85, eta_b: float = 1.0,
-) -> Sampler:  # fmt: skip
+) -> Loop:  # fmt: skip
     """Each coefficient z of V' x is drawn from x_0hat's, from y's, or from both, by its singular value s.
 
     At noise level n' < n, with z' = z/s' its measured value and e ~ N(0, 1):
@@ -60,4 +61,4 @@ def ddrm(
         new = jnp.where(seen, jnp.where(then < level, vague, clear), unseen)
         return state._replace(x=form.backward(new), key=key), residual(measurement, operator(estimate))
 
-    return Sampler(init, step, table.noise)
+    return Loop(init, step)

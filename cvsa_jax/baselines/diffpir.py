@@ -4,15 +4,15 @@ import jax
 import jax.numpy as jnp
 
 from cvsa_jax.baselines.base import denoised, draw, residual, schedule, start
-from cvsa_jax.operators.base import restrict, solve_gram
-from cvsa_jax.samplers.base import Sampler
-from cvsa_jax.types import Denoiser, Operator, State
+from cvsa_jax.operators.base import Operator, solve_gram
+from cvsa_jax.samplers.base import Loop
+from cvsa_jax.types import Denoiser, State
 
 
 def diffpir(
     denoise: Denoiser, measurement: jax.Array, operator: Operator, noise_std, image_shape, num_steps: int = 100,
     trust: float = 3.0, zeta: float = 1.0,
-) -> Sampler:  # fmt: skip
+) -> Loop:  # fmt: skip
     """The denoised image is moved to the measurement by a proximal step, and noised anew.
 
         x_0 = argmin_x |y - H x|^2 / (2 noise_std^2) + trust |x - x_0hat|^2 / (2 noise^2)
@@ -30,7 +30,7 @@ def diffpir(
     References: Zhu et al. (2023), arXiv:2305.08995, algorithm 1.
     """
     table = schedule(num_steps)
-    measurement = restrict(operator, measurement)
+    measurement = operator.restrict(measurement)
 
     def step(state: State, index):
         now = table.at(index)
@@ -47,4 +47,4 @@ def diffpir(
         x = jnp.sqrt(before) * near + jnp.sqrt(1 - before) * (jnp.sqrt(1 - zeta) * error + jnp.sqrt(zeta) * z)
         return state._replace(x=x, key=key), residual(measurement, predicted)
 
-    return Sampler(start, step, table.noise)
+    return Loop(start, step)

@@ -3,15 +3,15 @@
 import jax
 
 from cvsa_jax.baselines.base import draw, norm_guided, residual, schedule, start
-from cvsa_jax.operators.base import restrict
-from cvsa_jax.samplers.base import Sampler
-from cvsa_jax.types import Denoiser, Operator, State
+from cvsa_jax.operators.base import Operator
+from cvsa_jax.samplers.base import Loop
+from cvsa_jax.types import Denoiser, State
 
 
 def dps(
     denoise: Denoiser, measurement: jax.Array, operator: Operator, noise_std, image_shape, num_steps: int = 1000,
     step_size: float = 1.0,
-) -> Sampler:  # fmt: skip
+) -> Loop:  # fmt: skip
     """x_s = DDPM(x_t, x_0hat) - step_size grad_x |y - H(x_0hat)|, the norm of one image alone.
 
     DDPM draws from q(x_s | x_t, x_0hat), x_0hat = denoise(x_t / sqrt(kept), noise). noise_std
@@ -25,7 +25,7 @@ def dps(
     References: Chung et al. (2022), arXiv:2209.14687, algorithm 1.
     """
     table = schedule(num_steps)
-    measurement = restrict(operator, measurement)
+    measurement = operator.restrict(measurement)
 
     def step(state: State, index):
         now = table.at(index)
@@ -33,4 +33,4 @@ def dps(
         x, predicted = norm_guided(denoise, measurement, operator, state.x, z, now, step_size)
         return state._replace(x=x, key=key), residual(measurement, predicted)
 
-    return Sampler(start, step, table.noise)
+    return Loop(start, step)

@@ -4,17 +4,18 @@ import jax
 import jax.numpy as jnp
 
 from cvsa_jax.baselines.base import ddpm, denoised, draw, residual, schedule, start
-from cvsa_jax.operators.base import View
+from cvsa_jax.operators.base import Operator
 from cvsa_jax.operators.separable import bicubic_downsample
 from cvsa_jax.operators.singular import singular_form
-from cvsa_jax.samplers.base import Sampler
-from cvsa_jax.types import Denoiser, Operator, State, UnsuitableError
+from cvsa_jax.operators.view import View
+from cvsa_jax.samplers.base import Loop
+from cvsa_jax.types import Denoiser, State, UnsuitableError
 
 
 def ilvr(
     denoise: Denoiser, measurement: jax.Array, operator: Operator, noise_std, image_shape, num_steps: int = 100,
     factor: int = 4,
-) -> Sampler:  # fmt: skip
+) -> Loop:  # fmt: skip
     """x_s = x' + D^+ (D q(r) - D x'): the low frequencies of a draw are those of the reference r, diffused alike.
 
     x' = DDPM(x_t, x_0hat), q(r) = sqrt(kept_s) r + sqrt(1 - kept_s) z, D bicubic reduction. The
@@ -48,17 +49,17 @@ def ilvr(
         x = x + form.backward(form.pseudo_inverse(low - lower(x)))
         return state._replace(x=x, key=key), residual(measurement, operator(estimate))
 
-    return Sampler(start, step, table.noise)
+    return Loop(start, step)
 
 
 def _reduction(operator, measurement, image_shape, factor):
     """(D, D r) for the reference that a measurement is."""
     height, width = (operator.height, operator.width) if isinstance(operator, View) else image_shape[:2]
-    grey = isinstance(operator, View) and operator.grey
+    averaged = operator.averaged if isinstance(operator, View) else 1
     if measurement.ndim != 3:
         raise UnsuitableError("it takes the measurement for a picture, and this is none")
     ratio = round(height / measurement.shape[0])
     if measurement.shape[:2] != tuple(-(-n // max(ratio, 1)) for n in (height, width)):
         raise UnsuitableError("it takes the measurement for a picture, and this is none")
     lower = bicubic_downsample(height, width, ratio if ratio > 1 else factor)
-    return View(lower, height, width, grey), measurement if ratio > 1 else lower(measurement)
+    return View(lower, height, width, averaged), measurement if ratio > 1 else lower(measurement)

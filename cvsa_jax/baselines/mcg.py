@@ -4,16 +4,16 @@ import jax
 import jax.numpy as jnp
 
 from cvsa_jax.baselines.base import draw, norm_guided, residual, schedule, start
-from cvsa_jax.operators.base import restrict
+from cvsa_jax.operators.base import Operator
 from cvsa_jax.operators.singular import singular_form
-from cvsa_jax.samplers.base import Sampler
-from cvsa_jax.types import Denoiser, Operator, State, UnsuitableError
+from cvsa_jax.samplers.base import Loop
+from cvsa_jax.types import Denoiser, State, UnsuitableError
 
 
 def mcg(
     denoise: Denoiser, measurement: jax.Array, operator: Operator, noise_std, image_shape, num_steps: int = 1000,
     step_size: float = 1.0,
-) -> Sampler:  # fmt: skip
+) -> Loop:  # fmt: skip
     """A gradient step of the residual's norm, then a projection onto the measurement diffused to the step's end.
 
         x' = DDPM(x_t, x_0hat) - step_size grad_x |y - H(x_0hat)|
@@ -30,7 +30,7 @@ def mcg(
     References: Chung, Sim, Ryu, Ye (2022), arXiv:2206.00941, equations 9 and 10.
     """
     table = schedule(num_steps)
-    measurement = restrict(operator, measurement)
+    measurement = operator.restrict(measurement)
     project = projection(operator, image_shape)
 
     def step(state: State, index):
@@ -42,7 +42,7 @@ def mcg(
         x = project(x, jnp.sqrt(now.before) * measurement + jnp.sqrt(1 - now.before) * e)
         return state._replace(x=x, key=key), residual(measurement, predicted)
 
-    return Sampler(start, step, table.noise)
+    return Loop(start, step)
 
 
 def projection(operator: Operator, image_shape: tuple[int, ...]):

@@ -4,15 +4,15 @@ import jax
 import jax.numpy as jnp
 
 from cvsa_jax.baselines.base import denoised, draw, residual, schedule, start
-from cvsa_jax.operators.base import restrict, solve_gram
-from cvsa_jax.samplers.base import Sampler
-from cvsa_jax.types import Denoiser, Operator, State
+from cvsa_jax.operators.base import Operator, solve_gram
+from cvsa_jax.samplers.base import Loop
+from cvsa_jax.types import Denoiser, State
 
 
 def pigdm(
     denoise: Denoiser, measurement: jax.Array, operator: Operator, noise_std, image_shape, num_steps: int = 100,
     data_variance: float = 1.0,
-) -> Sampler:  # fmt: skip
+) -> Loop:  # fmt: skip
     """x_s = DDIM(x_t, x_0hat) + sqrt(kept_s kept_t) r^2 J' H' (r^2 H H' + noise_std^2 I)^-1 (y - H x_0hat).
 
     J = d x_0hat / d x_t, r^2 = noise^2 v / (noise^2 + v) with v = data_variance; DDIM with
@@ -28,7 +28,7 @@ def pigdm(
     inverse problems, ICLR, algorithm 1.
     """
     table = schedule(num_steps)
-    measurement = restrict(operator, measurement)
+    measurement = operator.restrict(measurement)
 
     def step(state: State, index):
         now = table.at(index)
@@ -48,4 +48,4 @@ def pigdm(
         x = jnp.sqrt(before) * estimate + old * error + fresh * z + jnp.sqrt(before * kept) * guide
         return state._replace(x=x, key=key), residual(measurement, predicted)
 
-    return Sampler(start, step, table.noise)
+    return Loop(start, step)

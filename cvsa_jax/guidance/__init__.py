@@ -9,51 +9,63 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from cvsa_jax.guidance.base import Problem, Solution
-from cvsa_jax.guidance.covariance import (
-    ITERATIONS,
-    covariance,
-    diagonal_covariance,
-    second_moment,
-    spectral_covariance,
-)
-from cvsa_jax.guidance.plug_in import normalized_plug_in, plug_in, printed_plug_in
-from cvsa_jax.guidance.projection import projection
-from cvsa_jax.noise import NoiseModel, as_noise
-from cvsa_jax.operators.base import restrict
-from cvsa_jax.priors import Prior, coefficients
+from cvsa_jax.guidance.base import Form, Problem, Solution
+from cvsa_jax.guidance.covariance_forms import covariance, diagonal_covariance, second_moment, spectral_covariance
+from cvsa_jax.guidance.plug_in_forms import normalized_plug_in, plug_in, printed_plug_in
+from cvsa_jax.guidance.projection_form import projection
+from cvsa_jax.noise import GaussianNoise, NoiseModel, as_noise
+from cvsa_jax.operators.base import as_operator
+from cvsa_jax.priors import AnyPrior, coefficients
 from cvsa_jax.samplers.base import to_device
-from cvsa_jax.types import ConditionalMean, Estimate, Info, Operator
+from cvsa_jax.settings import nearest
+from cvsa_jax.types import ConditionalMean, Estimate, Info
 
 # The errors of x_0hat go together over areas, where they are larger than r_t says of the mean pixel: at 1, 2
-# and 3 the first six samples came to 23.8, 27.1 and 24.7 dB (experiments.restore --task=hdr --limit=6).
+# and 3 the first six samples came to 23.8, 27.1 and 24.7 dB (cvsa restore --task=hdr --limit=6).
 SPREAD = 2.0
-GUIDANCES: dict[str, Callable[[Problem], Solution]] = {
-    "plug_in": plug_in,
-    "printed_plug_in": printed_plug_in,
-    "normalized_plug_in": normalized_plug_in,
-    "covariance": covariance,
-    "diagonal_covariance": diagonal_covariance,
-    "spectral_covariance": spectral_covariance,
-    "second_moment": second_moment,
-    "projection": projection,
+GUIDANCES: dict[str, Form] = {
+    "plug_in": Form(plug_in),
+    "printed_plug_in": Form(printed_plug_in),
+    "normalized_plug_in": Form(normalized_plug_in),
+    "covariance": Form(covariance),
+    "diagonal_covariance": Form(diagonal_covariance, iterates=True),
+    "spectral_covariance": Form(spectral_covariance, iterates=True),
+    "second_moment": Form(second_moment, iterates=True),
+    "projection": Form(projection),
 }
 
 
-def first_dual(measurement: jax.Array, guidance: str) -> jax.Array | None:
+def as_form(guidance: str | Form | Callable[[Problem], Solution]) -> Form:
+    """The form of a name in GUIDANCES; a function of your own is one that does not iterate.
+
+    Raises:
+      ValueError: on an unknown name.
+    """
+    if isinstance(guidance, Form):
+        return guidance
+    if callable(guidance):
+        return Form(guidance)
+    if guidance not in GUIDANCES:
+        hint = nearest(guidance, GUIDANCES)
+        raise ValueError(f"guidance must be one of {', '.join(GUIDANCES)}, got {guidance!r}{hint}")
+    return GUIDANCES[guidance]
+
+
+def first_dual(measurement: jax.Array, guidance: str | Form | Callable) -> jax.Array | None:
     """Where the first inner solve starts: zero, or None for a form that solves without iterating."""
-    return jnp.zeros_like(measurement) if guidance in ITERATIONS else None
+    return jnp.zeros_like(measurement) if as_form(guidance).iterates else None
 
 
 def conditional_mean(
     measurement: jax.Array,
-    operator: Operator,
-    prior: Prior,
+    operator: Callable,
+    prior: AnyPrior,
     noise: float | NoiseModel,
-    guidance: str,
+    guidance: str | Form | Callable[[Problem], Solution],
     times,
-    steps=1.0,
+    steps: float | np.ndarray = 1.0,
     data_weight: float = 1.0,
 ) -> ConditionalMean:
     """(x, v, index, dual) -> Estimate at the float64 times given.
@@ -69,42 +81,41 @@ def conditional_mean(
     Raises:
       ValueError: on an unknown name.
     """
-    if guidance not in GUIDANCES:
-        raise ValueError(f"guidance must be one of {', '.join(GUIDANCES)}, got {guidance!r}")
-    form, noise = GUIDANCES[guidance], as_noise(noise)
+    form, model, operator = as_form(guidance), as_noise(noise), as_operator(operator)
     table = coefficients(prior.cld, times)
     stiffness = to_device(2 * prior.cld.damping * prior.cld.beta * steps * table.data**2)
     table = jax.tree.map(to_device, table)
-    measurement = restrict(operator, measurement)
-    model = getattr(operator, "expected", lambda image, _: operator(image))
 
     def mean(x, v, index, dual=None):
+        y = operator.restrict(measurement)
         c = jax.tree.map(lambda a: a[index], table)
         estimate, pullback = jax.vjp(lambda velocity: prior.mean(x, velocity, c), v)
         spread = SPREAD * jnp.sqrt(prior.error_variance(c.noise))
-        predicted, forward = jax.linearize(lambda image: model(image, spread), estimate)
+        predicted, forward = jax.linearize(lambda image: operator.expected(image, spread), estimate)
         backward = jax.linear_transpose(forward, estimate)
-        r = measurement - predicted
-        found = form(
-            Problem(
-                operator,
-                forward,
-                lambda w: backward(w)[0],
-                r,
-                lambda w: pullback(w)[0] / c.data,
-                noise.variance(predicted) / data_weight,
-                prior.error_variance(c.noise),
-                prior.error_covariance(c.noise, x.shape),
-                x.shape,
-                dual,
-                c.data,
-                stiffness[index],
-                prior.cld.mass,
-                estimate,
-                measurement,
-                prior.error_gain(c.noise, x.shape),
-            )
+        r = y - predicted
+        variance = model.variance(predicted) / data_weight
+        fixed = jnp.ndim(variance) > 0 and isinstance(model, GaussianNoise)
+        problem = Problem(
+            operator=operator,
+            forward=forward,
+            backward=lambda w: backward(w)[0],
+            residual=r,
+            pull=lambda w: pullback(w)[0] / c.data,
+            noise_variance=variance,
+            precision=1 / variance if fixed else None,
+            error_variance=prior.error_variance(c.noise),
+            error_covariance=prior.error_covariance(c.noise, x.shape),
+            error_gain=prior.error_gain(c.noise, x.shape),
+            image_shape=x.shape,
+            dual=dual,
+            data=c.data,
+            stiffness=stiffness[index],
+            mass=prior.cld.mass,
+            estimate=estimate,
+            measurement=y,
         )
+        found = form.solve(problem)
         fit = None
         if found.log_determinant is not None:
             fit = -(jnp.vdot(r, found.dual) + found.log_determinant) / 2

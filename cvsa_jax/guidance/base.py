@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 
-from cvsa_jax.types import Operator
+from cvsa_jax.operators.base import Operator
 
 
 class Problem(NamedTuple):
@@ -17,7 +17,8 @@ class Problem(NamedTuple):
     image_shape: of x_0. dual: the last step's w, None at a form that does not iterate.
     data: d_t. mass: M. stiffness: 2 G b h d_t^2, so that an explicit step by p of size C moves
     x_0hat by stiffness C p. estimate: x_0hat. measurement: y. error_gain: n -> the function
-    S (S + n I)^-1 of an image, S the error_covariance; None if it is white.
+    S (S + n I)^-1 of an image, S the error_covariance; None if it is white. precision: 1 / sigma^2 of each entry,
+    where it differs and does not depend on H(x); else None.
     """
 
     operator: Operator
@@ -36,6 +37,7 @@ class Problem(NamedTuple):
     estimate: jax.Array
     measurement: jax.Array
     error_gain: Callable | None
+    precision: jax.Array | float | None = None
 
 
 class Solution(NamedTuple):
@@ -48,3 +50,17 @@ class Solution(NamedTuple):
     correction: jax.Array
     dual: jax.Array
     log_determinant: jax.Array | float | None = 0.0
+
+
+class Form(NamedTuple):
+    """A form of guidance.
+
+    solve: Problem -> Solution. iterates: whether it solves by iteration, and so may begin at the last dual.
+    """
+
+    solve: Callable[[Problem], Solution]
+    iterates: bool = False
+
+    def __call__(self, problem: Problem) -> Solution:
+        """The form's solution."""
+        return self.solve(problem)

@@ -1,6 +1,7 @@
 """Files of weights: PyTorch's, which need PyTorch, and ours, which need nothing."""
 
 import pathlib
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -14,7 +15,7 @@ def read_state(path: str | pathlib.Path) -> dict[str, np.ndarray]:
       ValueError: if PyTorch is missing or the file cannot be read.
     """
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
 
         state = torch.load(path, map_location="cpu", weights_only=True)
         return {name: np.asarray(tensor.numpy()) for name, tensor in state.items()}
@@ -39,7 +40,8 @@ def read_tree(path: str | pathlib.Path) -> dict:
 
 def save_tree(path: str | pathlib.Path, params: dict) -> None:
     """Write parameters, a tree of arrays, as .npz."""
-    np.savez_compressed(path, **{name: np.asarray(a) for name, a in flatten_dict(params, sep="/").items()})
+    arrays: dict[str, Any] = {name: np.asarray(a) for name, a in flatten_dict(params, sep="/").items()}
+    np.savez_compressed(path, **arrays)
 
 
 def check_tree(params: dict, expected: dict, what: str) -> dict:
@@ -48,7 +50,8 @@ def check_tree(params: dict, expected: dict, what: str) -> dict:
     Raises:
       ValueError: names the first that is not.
     """
-    have, want = ({k: np.shape(a) for k, a in flatten_dict(tree, sep="/").items()} for tree in (params, expected))
+    flat = (cast(dict[str, Any], flatten_dict(tree, sep="/")) for tree in (params, expected))
+    have, want = ({k: np.shape(a) for k, a in arrays.items()} for arrays in flat)
     for name in sorted(have.keys() | want.keys()):
         if have.get(name) != want.get(name):
             raise ValueError(f"these are not the weights of {what}: {name} is {have.get(name)}, not {want.get(name)}")

@@ -6,6 +6,7 @@ another network is refused instead of loaded in part.
 
 import pathlib
 from collections.abc import Mapping
+from typing import Any, cast
 
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -52,7 +53,7 @@ def convert(state: Mapping[str, np.ndarray], model: BlurEncoder | None = None) -
       ValueError: names the first parameter that is missing or of another shape.
     """
     model = model or BlurEncoder()
-    expected, params = flatten_dict(expected_shapes(model)), {}
+    expected, params = cast(dict[tuple, Any], flatten_dict(expected_shapes(model))), {}
     for prefix, paths in _order(model).items():
         arrays = _part(state, prefix)
         if len(arrays) != 2 * len(paths):

@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Mapping
+from typing import Any, cast
 
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -47,7 +48,7 @@ def convert_perceptual(classifier: Mapping[str, np.ndarray], linear: Mapping[str
       ValueError: names the first parameter that is missing or of another shape.
     """
     params = {}
-    for name, shape in flatten_dict(perceptual_shapes(backbone), sep="/").items():
+    for name, shape in cast(dict[str, Any], flatten_dict(perceptual_shapes(backbone), sep="/")).items():
         if name.startswith("lin"):
             source, state = f"{name}.model.1.weight", linear
         else:
@@ -62,7 +63,7 @@ def convert_perceptual(classifier: Mapping[str, np.ndarray], linear: Mapping[str
 
 
 def load_inception(path: str | pathlib.Path) -> dict:
-    """Parameters from the published PyTorch file, or an .npz of `experiments.import_weights`.
+    """Parameters from the published PyTorch file, or an .npz of `cvsa import`.
 
     Raises:
       ValueError: if it cannot be read, or is of another network.
@@ -73,7 +74,7 @@ def load_inception(path: str | pathlib.Path) -> dict:
 
 
 def load_perceptual(paths: str) -> tuple[str, dict]:
-    """(backbone, parameters) from 'CLASSIFIER.pth,LINEAR.pth', or an .npz of `experiments.import_weights`.
+    """(backbone, parameters) from 'CLASSIFIER.pth,LINEAR.pth', or an .npz of `cvsa import`.
 
     Raises:
       ValueError: if they cannot be read, or are of another network.

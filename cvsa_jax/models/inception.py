@@ -6,6 +6,8 @@ pools by the maximum, as in the network whose weights the published scores are o
 References: Szegedy et al. (2016), arXiv:1512.00567; Heusel et al. (2017), arXiv:1706.08500.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -47,12 +49,15 @@ class Normalised(nn.Module):
         return nn.relu((x - mean) * jax.lax.rsqrt(variance + EPSILON) * scale + bias)
 
 
+_AROUND: Any = ((1, 1), (1, 1))  # padding, which Flax takes but annotates as str
+
+
 def _average(x):
-    return nn.avg_pool(x, (3, 3), (1, 1), ((1, 1), (1, 1)), count_include_pad=False)
+    return nn.avg_pool(x, (3, 3), (1, 1), _AROUND, count_include_pad=False)
 
 
 def _maximum(x):
-    return nn.max_pool(x, (3, 3), (1, 1), ((1, 1), (1, 1)))
+    return nn.max_pool(x, (3, 3), (1, 1), _AROUND)
 
 
 def _shrink(x):

@@ -1,25 +1,32 @@
 """Measurement operators and the registry of tasks that use them.
 
-An operator is any JAX function of one image; those here are pytrees, so that `vmap` over
-masks and kernels works. `make_operator` draws one for a task.
+An operator is a pytree, so that `vmap` over masks and kernels works; any JAX function of one image
+serves too. `make_operator` draws one for a task.
 """
 
-from cvsa_jax.operators.base import Identity, View, adjoint, restrict, simulate
+from cvsa_jax.operators.base import Function, Operator, adjoint, as_operator, simulate
 from cvsa_jax.operators.camera import CameraShake, camera_shake
 from cvsa_jax.operators.chain import Chain
-from cvsa_jax.operators.convolution import BOUNDARIES, Convolution, convolution
 from cvsa_jax.operators.dense import Matrix
-from cvsa_jax.operators.encoder import EncodedBlur, encoded_blur
-from cvsa_jax.operators.kernels import gaussian_kernel, image_to_kernel, kernel_to_image, motion_kernel
+from cvsa_jax.operators.encoder import EncodedBlur, EncoderWeights, encoded_blur
+from cvsa_jax.operators.identity import Identity
+from cvsa_jax.operators.kernel_blur import BOUNDARIES, Convolution, convolution
+from cvsa_jax.operators.kernels import (
+    default_kernel_size,
+    gaussian_kernel,
+    image_to_kernel,
+    kernel_to_image,
+    motion_kernel,
+)
 from cvsa_jax.operators.masks import Mask, box_mask, hand_mask, random_mask
-from cvsa_jax.operators.options import OperatorOptions, default_kernel_size
 from cvsa_jax.operators.phase import FourierMagnitude, aligned, shifted, trivial_ambiguities
+from cvsa_jax.operators.registry import TASKS, find_task, make_operator, register_task
 from cvsa_jax.operators.separable import Separable, bicubic_downsample, gaussian_blur
 from cvsa_jax.operators.singular import SpectralForm, singular_form
 from cvsa_jax.operators.storage import load_operator, save_operator
-from cvsa_jax.operators.tasks import TASKS, Task, find_task, kernel_of, make_operator
+from cvsa_jax.operators.task import Task
 from cvsa_jax.operators.tones import Clip, Quantised, quantised
-from cvsa_jax.types import Operator
+from cvsa_jax.operators.view import View
 
 __all__ = [
     "BOUNDARIES",
@@ -29,12 +36,13 @@ __all__ = [
     "Clip",
     "Convolution",
     "EncodedBlur",
+    "EncoderWeights",
     "FourierMagnitude",
+    "Function",
     "Identity",
     "Mask",
     "Matrix",
     "Operator",
-    "OperatorOptions",
     "Quantised",
     "Separable",
     "SpectralForm",
@@ -42,6 +50,7 @@ __all__ = [
     "View",
     "adjoint",
     "aligned",
+    "as_operator",
     "bicubic_downsample",
     "box_mask",
     "camera_shake",
@@ -53,14 +62,13 @@ __all__ = [
     "gaussian_kernel",
     "hand_mask",
     "image_to_kernel",
-    "kernel_of",
     "kernel_to_image",
     "load_operator",
     "make_operator",
     "motion_kernel",
     "quantised",
     "random_mask",
-    "restrict",
+    "register_task",
     "save_operator",
     "shifted",
     "simulate",

@@ -1,32 +1,131 @@
-"""What operators share: the linear algebra that autodiff gives, and cropping."""
+"""What an operator is, and the linear algebra that autodiff gives every one of them."""
 
+import dataclasses
 from collections.abc import Callable
+from typing import Any, ClassVar, cast
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.sparse.linalg import cg
+from jax.tree_util import Partial
 
 from cvsa_jax.noise import NoiseModel, as_noise
-from cvsa_jax.types import Operator
+from cvsa_jax.types import as_partial
 
 CG_ITERATIONS = 15
+OPTIONAL = ("restrict", "measure", "expected", "project", "first_guess", "solve_gram", "blur_kernel", "picture")
 
 
-def adjoint(operator: Operator, image_shape: tuple[int, ...]) -> Callable:
+class Operator:
+    """A measurement x -> H(x) of one image (H, W, C). Subclasses are pytrees: `@flax.struct.dataclass`.
+
+    Only `__call__` is needed. Each of the other methods has a default that is right for every operator, and a
+    subclass that knows better overrides it; `offers` tells whether it does.
+    """
+
+    CLASSES: ClassVar[dict[str, type["Operator"]]] = {}
+
+    def __init_subclass__(cls, **facts):
+        super().__init_subclass__(**facts)
+        Operator.CLASSES[stored_name(cls)] = cls
+
+    def __call__(self, x: jax.Array, *kernel: jax.Array) -> Any:
+        raise NotImplementedError
+
+    def restrict(self, y: Any) -> Any:
+        """y with the entries that carry no data (under a mask) set to zero."""
+        return y
+
+    def measure(self, x: jax.Array) -> Any:
+        """What is measured in truth, where H(x) is a smooth stand-in for it."""
+        return self(x)
+
+    def expected(self, x: jax.Array, std: jax.Array) -> Any:
+        """The mean of H(x + std e) over e ~ N(0, I), or a stand-in for it.
+
+        Guidance takes it for H, with the uncertainty of x_0hat as std: where H is flat, as beyond a clip, H
+        itself has no gradient.
+        """
+        return self(x)
+
+    def project(self, x: jax.Array, y: Any) -> jax.Array | None:
+        """An image near x that measures y; None if there is no such search."""
+        return None
+
+    def first_guess(self, y: Any, key: jax.Array) -> jax.Array | None:
+        """An image to begin with; None if there is none."""
+        return None
+
+    def solve_gram(self, r: jax.Array, noise_variance, prior_variance) -> jax.Array | None:
+        """(noise_variance I + prior_variance H H')^-1 r in closed form; None leaves it to conjugate gradients."""
+        return None
+
+    def blur_kernel(self) -> np.ndarray | None:
+        """The kernel (h, w) of a blur that is the same everywhere; None of others."""
+        return None
+
+    def picture(self) -> np.ndarray | None:
+        """The operator as an image in [-1, 1], (h, w, 1), for people; None if there is nothing to see."""
+        kernel = self.blur_kernel()
+        return None if kernel is None else 2 * kernel[..., None] / max(kernel.max(), 1e-12) - 1
+
+    def offers(self, method: str) -> bool:
+        """Whether the operator has its own form of a method in OPTIONAL."""
+        return getattr(type(self), method) is not getattr(Operator, method)
+
+    def store(self, keep: Callable) -> dict:
+        """The fields for a file; `keep` turns each value into what JSON takes."""
+        return {f.name: keep(getattr(self, f.name)) for f in dataclasses.fields(cast(Any, self))}
+
+    @classmethod
+    def load(cls, fields: dict) -> "Operator":
+        """The operator of the fields that `store` gave, read back."""
+        return cls(**fields)
+
+
+def stored_name(cls: type) -> str:
+    """How files call a class: ours by its name alone, others with their module."""
+    return cls.__name__ if cls.__module__.startswith("cvsa_jax.") else f"{cls.__module__}:{cls.__qualname__}"
+
+
+@flax.struct.dataclass
+class Function(Operator):
+    """A plain function of one image as an operator."""
+
+    function: Partial
+
+    def __call__(self, x: jax.Array) -> Any:
+        return self.function(x)
+
+
+def as_operator(operator: Callable) -> Operator:
+    """An operator as it is; any other function of one image, wrapped.
+
+    Raises:
+      ValueError: if it is no function, or has methods of an operator that a wrapped function would lose.
+    """
+    if isinstance(operator, Operator):
+        return operator
+    if not callable(operator):
+        raise ValueError(f"an operator must be a function of one image, got a {type(operator).__name__}")
+    lost = [name for name in OPTIONAL if hasattr(operator, name)]
+    if lost:
+        raise ValueError(f"derive {type(operator).__name__} from cvsa_jax.Operator, so that its {lost[0]} is used")
+    return Function(as_partial(operator))
+
+
+def adjoint(operator: Callable, image_shape: tuple[int, ...]) -> Callable:
     """H' of a linear operator, by transposing its program: <H x, y> = <x, H' y>."""
     example = jax.ShapeDtypeStruct(image_shape, jnp.result_type(float))
     transpose = jax.linear_transpose(operator, example)
     return lambda y: transpose(y)[0]
 
 
-def restrict(operator: Operator, measurement: jax.Array) -> jax.Array:
-    """The measurement with the entries that carry no data (under a mask) set to zero."""
-    function = getattr(operator, "restrict", None)
-    return measurement if function is None else function(measurement)
-
-
-def solve_gram(operator: Operator, forward: Callable, backward: Callable, r, noise_variance, prior_variance):
+def solve_gram(
+    operator: Operator, forward: Callable, backward: Callable, r: jax.Array, noise_variance, prior_variance
+) -> jax.Array:
     """w = (noise_variance I + prior_variance J J')^-1 r, J the operator's derivative.
 
     Uses the operator's own closed form if it has one, else CG_ITERATIONS of conjugate
@@ -39,14 +138,13 @@ def solve_gram(operator: Operator, forward: Callable, backward: Callable, r, noi
       r: of the measurement's shape.
       noise_variance: scalar > 0. prior_variance: the same; without a closed form also of x's shape.
     """
-    exact = getattr(operator, "solve_gram", None)
-    if exact is not None:
-        return exact(r, noise_variance, prior_variance)
+    if operator.offers("solve_gram"):
+        return cast(jax.Array, operator.solve_gram(r, noise_variance, prior_variance))
 
     def apply(w):
         return noise_variance * w + forward(prior_variance * backward(w))
 
-    return cg(apply, r, tol=1e-3, maxiter=CG_ITERATIONS)[0]
+    return cast(jax.Array, cg(apply, r, tol=1e-3, maxiter=CG_ITERATIONS)[0])
 
 
 def conjugate_gradients(
@@ -88,73 +186,22 @@ def conjugate_gradients(
     return w
 
 
-def simulate(key: jax.Array, operator: Operator, image: jax.Array, noise: float | NoiseModel) -> jax.Array:
-    """A measurement y of an image: H(x), or `operator.measure(x)` where it has that, with noise.
+def simulate(key: jax.Array, operator: Callable, image: jax.Array, noise: float | NoiseModel) -> Any:
+    """A measurement y of an image: `operator.measure(x)` with noise, in the working precision.
 
-    A number is the deviation of Gaussian noise. Entries under a mask are zero.
+    A number is the deviation of Gaussian noise; of a complex entry, of its real and its imaginary part.
+    Entries under a mask are zero.
     """
-    clean = getattr(operator, "measure", operator)(image)
-    return restrict(operator, as_noise(noise).sample(key, clean))
+    operator, model = as_operator(operator), as_noise(noise)
+    clean = operator.measure(jnp.asarray(image, jnp.result_type(float)))
+    leaves, tree = jax.tree.flatten(clean)
+    keys = [key] if len(leaves) == 1 else list(jax.random.split(key, len(leaves)))
+    noisy = [_sample(model, k, leaf) for k, leaf in zip(keys, leaves, strict=True)]
+    return operator.restrict(jax.tree.unflatten(tree, noisy))
 
 
-def canvas_shape(height: int, width: int, stride: int, channels: int) -> tuple[int, int, int]:
-    """The smallest shape that holds an image of height x width and whose sides are multiples of the stride."""
-    return height + -height % stride, width + -width % stride, channels
-
-
-@flax.struct.dataclass
-class Identity:
-    """H(x) = x: plain denoising."""
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return x
-
-    def solve_gram(self, r, noise_variance, prior_variance):
-        return r / (noise_variance + prior_variance)
-
-
-@flax.struct.dataclass
-class View:
-    """H of a part of the canvas: its top left (height, width), its channels averaged if `grey`.
-
-    The crop lets a network that needs multiples of its stride restore any size: the
-    margin is filled by the prior and cut off afterwards. The average serves a grey
-    measurement under a colour prior. With C the crop and G the average of c channels,
-    C C' = I and G G' = I/c, so the operator's closed form of H H' stays valid.
-    """
-
-    operator: Operator
-    height: int = flax.struct.field(pytree_node=False)
-    width: int = flax.struct.field(pytree_node=False)
-    grey: bool = flax.struct.field(pytree_node=False, default=False)
-
-    def crop(self, x: jax.Array) -> jax.Array:
-        """The part of the canvas that is looked at."""
-        x = x[: self.height, : self.width]
-        return x.mean(-1, keepdims=True) if self.grey else x
-
-    def __call__(self, x: jax.Array, *kernel: jax.Array) -> jax.Array:
-        return self.operator(self.crop(x), *kernel)
-
-    def _project(self, project: Callable) -> Callable:
-        def on_canvas(x, y):
-            seen = self.crop(x)
-            move = project(seen, y) - seen
-            return x.at[: self.height, : self.width].add(move)  # of grey ones, each channel alike
-
-        return on_canvas
-
-    def __getattr__(self, name: str):
-        """What the operator offers, for the canvas; what it does not offer, the view does not."""
-        if name not in _SEEN:
-            raise AttributeError(name)
-        return _SEEN[name](self, getattr(self.operator, name))
-
-
-_SEEN: dict[str, Callable[[View, Callable], Callable]] = {
-    "restrict": lambda view, restrict: restrict,
-    "first_guess": lambda view, guess: guess,
-    "project": View._project,
-    "expected": lambda view, expected: lambda x, std: expected(view.crop(x), std),
-    "solve_gram": lambda view, exact: lambda r, noise, prior: exact(r, noise, prior / (3 if view.grey else 1)),
-}
+def _sample(model: NoiseModel, key: jax.Array, clean: jax.Array) -> jax.Array:
+    if not jnp.iscomplexobj(clean):
+        return model.sample(key, clean)
+    real, imaginary = jax.random.split(key)
+    return jax.lax.complex(model.sample(real, clean.real), model.sample(imaginary, clean.imag))

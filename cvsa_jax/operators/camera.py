@@ -1,11 +1,17 @@
 """Nonlinear blur: a shaken camera averages light, not pixel values, and its sensor saturates."""
 
+import dataclasses
+
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cvsa_jax.operators.base import Operator
+from cvsa_jax.operators.kernel_blur import ShakeSettings
 from cvsa_jax.operators.kernels import camera_path
+from cvsa_jax.operators.task import Task
+from cvsa_jax.settings import setting
 
 GAMMA = 2.2
 TOE = 0.01
@@ -14,7 +20,7 @@ NUM_POSES = 12
 
 
 @flax.struct.dataclass
-class CameraShake:
+class CameraShake(Operator):
     """H(x) = response(mean_i warp_i(light(x))): the exposure of a camera that moves and turns.
 
     light(x) = u |u|^(GAMMA - 1) with u = (x + 1)/2 is linear light. Each pose moves and turns the
@@ -39,6 +45,15 @@ class CameraShake:
         seen = seen / (1 + seen**SHARPNESS) ** (1 / SHARPNESS)
         low, high = TOE ** (1 / GAMMA), (1 + TOE) ** (1 / GAMMA)
         return 2 * ((seen + TOE) ** (1 / GAMMA) - low) / (high - low) - 1
+
+    def picture(self) -> np.ndarray:
+        """The path of the camera, a white point for each pose, on a square that just holds it."""
+        places = np.asarray(self.poses)[:, :2]
+        reach = int(np.ceil(np.abs(places).max())) + 1
+        canvas = np.full((2 * reach + 1, 2 * reach + 1, 1), -1.0)
+        rows, columns = (np.round(places) + reach).astype(int).T
+        canvas[rows, columns] = 1.0
+        return canvas
 
 
 def _warp(image: jax.Array, pose: jax.Array) -> jax.Array:
@@ -72,3 +87,22 @@ def camera_shake(
     turned = np.linspace(-1, 1, NUM_POSES) * generator.uniform(-1, 1) * np.radians(3.0)
     poses = np.stack([*moved, turned], -1)
     return CameraShake(jnp.asarray(poses, jnp.result_type(float)), jnp.asarray(exposure, jnp.result_type(float)))
+
+
+@dataclasses.dataclass(frozen=True)
+class CameraSettings(ShakeSettings):
+    """A shaken camera that saturates."""
+
+    exposure: float = setting(1.2, "Exposure of the camera; above 1 bright areas saturate.", above=0)
+
+
+def _shake(generator, height, width, settings: CameraSettings) -> CameraShake:
+    return camera_shake(generator, height, width, settings.motion_intensity, settings.exposure)
+
+
+TASKS = (
+    Task(
+        "nonlinear_deblur", "a camera's shake and saturation", _shake, (CameraShake,), CameraSettings,
+        needs="operator", linear=False,
+    ),
+)  # fmt: skip

@@ -4,9 +4,11 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from cvsa_jax.operators.base import Operator
+
 
 @flax.struct.dataclass
-class Matrix:
+class Matrix(Operator):
     """H(x) = A vec(x).
 
     Args:

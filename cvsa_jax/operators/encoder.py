@@ -1,17 +1,25 @@
 """The paper's nonlinear blur: a network that blurs by a code (blur-kernel-space encoding)."""
 
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cvsa_jax.importers import bkse
 from cvsa_jax.models.blur_encoder import CODE_FEATURES, STRIDE, BlurEncoder
+from cvsa_jax.operators.base import Operator
+from cvsa_jax.operators.task import Task
+from cvsa_jax.settings import Settings, setting
 
 CODE_STD = 1.2
 
 
 @flax.struct.dataclass
-class EncodedBlur:
+class EncodedBlur(Operator):
     """H(x) = clip(2 net((x + 1)/2, code) - 1, -1, 1): one code for the measurement and for guidance.
 
     Images are mirrored at the border up to a multiple of 128, which the network needs; grey ones
@@ -20,7 +28,7 @@ class EncodedBlur:
     Args:
       params: of `BlurEncoder`.
       code: (ceil(H/128), ceil(W/128), CODE_FEATURES).
-      source: the file of the parameters, for `load_operator`.
+      source: the file of the parameters, for `load`.
     """
 
     params: dict
@@ -35,6 +43,17 @@ class EncodedBlur:
         blurred = jnp.clip(2 * blurred[:height, :width] - 1, -1.0, 1.0)
         return blurred if channels == 3 else blurred.mean(-1, keepdims=True)
 
+    def store(self, keep: Callable) -> dict:
+        """The code, and the file of the network, which is not stored again with each image."""
+        if not self.source:
+            raise ValueError("cannot store a blur encoder whose parameters are from no file")
+        return {"code": keep(self.code), "source": keep(self.source)}
+
+    @classmethod
+    def load(cls, fields: dict) -> "EncodedBlur":
+        params = jax.tree.map(lambda a: jnp.asarray(a, fields["code"].dtype), bkse.load(fields["source"]))
+        return cls(params, **fields)
+
 
 def _three(shape, margins) -> tuple[int, int, int]:
     return shape[0] + margins[0][1], shape[1] + margins[1][1], 3
@@ -48,3 +67,42 @@ def encoded_blur(
     code = CODE_STD * generator.normal(size=shape)
     dtype = jnp.result_type(float)
     return EncodedBlur(jax.tree.map(lambda a: jnp.asarray(a, dtype), params), jnp.asarray(code, dtype), source)
+
+
+class EncoderWeights(NamedTuple):
+    """The parameters of a `BlurEncoder`, and the file that they are from."""
+
+    params: dict
+    source: str
+
+
+def read_weights(path: str) -> EncoderWeights:
+    """The published file, or one of `cvsa import --network=bkse`.
+
+    Raises:
+      ValueError: if it cannot be read or is of another network.
+    """
+    return EncoderWeights(bkse.load(path), path)
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderSettings(Settings):
+    """The paper's nonlinear blur."""
+
+    bkse_weights: str | EncoderWeights | None = setting(
+        None, "The blur encoder's published file, or one of `cvsa import`.", reads=read_weights
+    )
+
+
+def _encoded(generator, height, width, settings: EncoderSettings) -> EncodedBlur:
+    if not isinstance(settings.bkse_weights, EncoderWeights):
+        raise ValueError("bkse_deblur needs the published weights of the blur encoder: --bkse_weights=FILE")
+    return encoded_blur(generator, height, width, *settings.bkse_weights)
+
+
+TASKS = (
+    Task(
+        "bkse_deblur", "the paper's nonlinear blur, a network and a code", _encoded, (EncodedBlur,), EncoderSettings,
+        needs="operator", requires=("bkse_weights",), linear=False,
+    ),
+)  # fmt: skip

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 FINE_SIZE = 61
@@ -10,7 +11,7 @@ FLOOR = 0.03
 FAMILIES = ("motion", "gaussian")
 
 
-def camera_path(generator: np.random.Generator, intensity: float, diagonal: float) -> np.ndarray:
+def camera_path(generator: np.random.Generator, intensity: float, diagonal: float) -> NDArray[np.complex128]:
     """A random path as complex positions, centred on its mean.
 
     Steps of length beta(1, 30) (1.1 - intensity) diagonal turn by triangular angles up to
@@ -116,6 +117,11 @@ def draw_kernel(generator: np.random.Generator, size: int, family: str | None = 
 def draw_kernels(generator: np.random.Generator, count: int, size: int, family: str | None = None) -> np.ndarray:
     """`count` of them, (count, size, size)."""
     return np.stack([draw_kernel(generator, size, family) for _ in range(count)])
+
+
+def default_kernel_size(side: int) -> int:
+    """61 of 256 pixels, as an odd number of at least 3."""
+    return max(3, 2 * int(side * 61 / 256 / 2) + 1)
 
 
 def kernel_to_image(kernel: np.ndarray, side: int) -> np.ndarray:

@@ -1,14 +1,23 @@
 """Inpainting: pixels are seen or not, all channels alike."""
 
+import dataclasses
+from typing import cast
+
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageDraw
 
+from cvsa_jax import images
+from cvsa_jax.operators.base import Operator
+from cvsa_jax.operators.task import Task, scaled
+from cvsa_jax.settings import Settings, setting
+from cvsa_jax.types import InputError
+
 
 @flax.struct.dataclass
-class Mask:
+class Mask(Operator):
     """H(x) = seen * x.
 
     Args:
@@ -25,6 +34,34 @@ class Mask:
 
     def solve_gram(self, r, noise_variance, prior_variance):
         return r / (noise_variance + prior_variance * self.seen)
+
+    def picture(self) -> np.ndarray:
+        """White is missing."""
+        return 1 - 2 * np.asarray(self.seen)
+
+
+def given_mask(seen: np.ndarray, height: int, width: int) -> Mask:
+    """A mask of (height, width) booleans, true where the pixel is known.
+
+    Raises:
+      ValueError: if it is of another size.
+    """
+    if seen.shape != (height, width):
+        have = "x".join(map(str, seen.shape))
+        raise ValueError(f"the mask has {have} pixels, but the image has {height}x{width}")
+    return Mask(jnp.asarray(seen[..., None], jnp.float32))
+
+
+def read_mask(path: str) -> np.ndarray:
+    """A mask file as (H, W) booleans, true where the pixel is known: white is what is missing.
+
+    Raises:
+      InputError: if it cannot be read, or nothing is known.
+    """
+    seen = images.read_grey(path) < 128
+    if not seen.any():
+        raise InputError(f"the mask {path} is white everywhere, so nothing is known")
+    return seen
 
 
 def box_mask(generator: np.random.Generator, height: int, width: int, box: int, margin: int) -> Mask:
@@ -79,3 +116,67 @@ def hand_mask(generator: np.random.Generator, height: int, width: int) -> Mask:
         tip = palm[0] + reach * np.cos(angle), palm[1] + 0.7 * reach * np.sin(angle)
         stroke(place(*palm), place(*tip), 0.07 * side)
     return Mask(jnp.asarray(np.asarray(picture)[..., None] < 128, jnp.float32))
+
+
+@dataclasses.dataclass(frozen=True)
+class BoxSettings(Settings):
+    """A square hole."""
+
+    box_size: int | None = setting(None, "Side of the hole.", "pixels", low=1, otherwise="half the image's side")
+    box_margin: int | None = setting(
+        None, "Least distance of the hole from the border.", "pixels", low=0, otherwise="1/16 of the image's side"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomSettings(Settings):
+    """Lost pixels."""
+
+    missing: float = setting(0.92, "Share of the pixels that is lost.", low=0, below=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskSettings(Settings):
+    """A mask file."""
+
+    mask: str | np.ndarray | None = setting(None, "Image file, white where pixels are missing.", reads=read_mask)
+
+
+def _box(generator, height, width, settings: BoxSettings) -> Mask:
+    side = min(height, width)
+    box = round(scaled(128, side)) if settings.box_size is None else settings.box_size
+    margin = round(scaled(16, side)) if settings.box_margin is None else settings.box_margin
+    return box_mask(generator, height, width, box, margin)
+
+
+def _random(generator, height, width, settings: RandomSettings) -> Mask:
+    return random_mask(generator, height, width, settings.missing)
+
+
+def _given(generator, height, width, settings: MaskSettings) -> Mask:
+    if settings.mask is None:
+        raise ValueError("mask_inpaint needs a mask file: --mask=FILE")
+    return given_mask(cast(np.ndarray, settings.mask), height, width)  # the file has been read
+
+
+# What a hole is filled with must fit its border: over 200 levels it is drawn afresh until it does. Samples
+# cannot forget what they drew; a seam shows unless the chain is corrected at each noise level.
+_HOLE = {"num_steps": 200}
+_HOLE_SAMPLES = {
+    "sampler": "ancestral", "guidance": "covariance", "num_steps": 25, "num_corrections": 7, "data_weight": 1.0,
+}  # fmt: skip
+TASKS = (
+    Task(
+        "box_inpaint", "a square hole at a random place", _box, (Mask,), BoxSettings, needs="mask",
+        accuracy=_HOLE, posterior=_HOLE_SAMPLES,
+    ),
+    # Where much is left open, the noise of each step costs texture that few steps do not bring back; a flow has none.
+    Task(
+        "random_inpaint", "most pixels lost at random", _random, (Mask,), RandomSettings, needs="mask",
+        posterior={"sampler": "multistep"},
+    ),
+    Task(
+        "mask_inpaint", "a hole given as a mask file", _given, (Mask,), MaskSettings, requires=("mask",),
+        accuracy=_HOLE, posterior=_HOLE_SAMPLES,
+    ),
+)  # fmt: skip

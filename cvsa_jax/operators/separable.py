@@ -9,9 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cvsa_jax.operators.base import Operator
+from cvsa_jax.operators.task import Task
+
 
 @flax.struct.dataclass
-class Separable:
+class Separable(Operator):
     """H(x) = A x B', channel by channel.
 
     Args:
@@ -34,6 +37,14 @@ class Separable:
         spectrum = self.row_values[:, None, None] * self.column_values[None, :, None]
         coordinates = _both(self.row_basis.T, r, self.column_basis.T)
         return _both(self.row_basis, coordinates / (noise_variance + prior_variance * spectrum), self.column_basis)
+
+    def blur_kernel(self) -> np.ndarray | None:
+        """Of a blur; None of a Gaussian so wide that it reaches both borders, where it is folded back."""
+        if self.rows.shape[0] == self.rows.shape[1]:
+            middles = [np.asarray(m)[len(m) // 2] for m in (self.rows, self.columns)]
+            if all(m[0] == m[-1] == 0 for m in middles):
+                return np.outer(*(m[m > 0] for m in middles))
+        return None
 
 
 def _both(left: jax.Array, x: jax.Array, right: jax.Array) -> jax.Array:
@@ -129,3 +140,14 @@ def bicubic_downsample(height: int, width: int, factor: int) -> Separable:
     if factor < 1:
         raise ValueError(f"the factor must be at least 1, got {factor}")
     return separable(bicubic_matrix(height, factor), bicubic_matrix(width, factor))
+
+
+def _super_resolution(factor: int) -> Task:
+    return Task(
+        f"sr{factor}", f"bicubic super-resolution, x{factor}",
+        lambda generator, height, width, settings: bicubic_downsample(height, width, factor), (Separable,),
+        factor=factor, posterior={"sampler": "multistep"},
+    )  # fmt: skip
+
+
+TASKS = tuple(_super_resolution(factor) for factor in (2, 4, 8))

@@ -8,12 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cvsa_jax.operators.base import Identity, View
-from cvsa_jax.operators.convolution import Convolution
+from cvsa_jax.operators.base import Operator
 from cvsa_jax.operators.dense import Matrix
+from cvsa_jax.operators.identity import Identity
+from cvsa_jax.operators.kernel_blur import Convolution
 from cvsa_jax.operators.masks import Mask
 from cvsa_jax.operators.separable import Separable
-from cvsa_jax.types import Operator, UnsuitableError
+from cvsa_jax.operators.view import View
+from cvsa_jax.types import UnsuitableError
 
 # Below this a blur's singular value counts as zero, as in the published code of DDRM: dividing by
 # it would lift the noise more than thirty times.
@@ -114,7 +116,7 @@ def _(operator: Matrix, image_shape) -> SpectralForm:
 def _(operator: View, image_shape) -> SpectralForm:
     """The part's own, and the margin's pixels as they are, one after the other in a vector."""
     part = (operator.height, operator.width, image_shape[-1])
-    if operator.grey:
+    if operator.averaged > 1:
         raise UnsuitableError("a grey measurement under a colour prior has no singular values in closed form")
     own = singular_form(operator.operator, part)
     if part == tuple(image_shape):

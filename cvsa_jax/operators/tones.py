@@ -1,5 +1,6 @@
 """What cameras and files do to each pixel or block: clipping, and quantisation as in JPEG."""
 
+import dataclasses
 from collections.abc import Callable
 
 import flax.struct
@@ -7,6 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cvsa_jax.operators.base import Operator
+from cvsa_jax.operators.task import Task
+from cvsa_jax.settings import Settings, setting
 from cvsa_jax.spectral import cosine_matrix
 
 BLOCK = 8
@@ -14,7 +18,7 @@ STAIRCASE = 0.9
 
 
 @flax.struct.dataclass
-class Clip:
+class Clip(Operator):
     """H(x) = clip(gain x, -1, 1): the sensor's range is smaller than the scene's.
 
     Args:
@@ -52,7 +56,7 @@ _TO_YCC = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0
 
 
 @flax.struct.dataclass
-class Quantised:
+class Quantised(Operator):
     """H(x) = T' q s(T x / q): the cosine coefficients of 8x8 blocks, rounded to steps q, as in JPEG.
 
     T also changes RGB to light and colour differences. `measure` rounds; H itself, which guidance
@@ -113,3 +117,36 @@ def quantised(quality: int) -> Quantised:
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality
     tables = [np.clip((table * scale + 50) // 100, 1, 255) for table in (_LIGHT, _COLOUR)]
     return Quantised(*(jnp.asarray(t, jnp.result_type(float)) for t in tables))
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipSettings(Settings):
+    """A clipped range."""
+
+    hdr_gain: float = setting(2.0, "By which the image's range exceeds the sensor's.", low=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class QualitySettings(Settings):
+    """A compressed file."""
+
+    jpeg_quality: int = setting(10, "Quality of the file, 1 coarse to 100.", low=1, high=100)
+
+
+def _clip(generator, height, width, settings: ClipSettings) -> Clip:
+    return Clip(jnp.asarray(settings.hdr_gain, jnp.result_type(float)))
+
+
+def _quantise(generator, height, width, settings: QualitySettings) -> Quantised:
+    return quantised(settings.jpeg_quality)
+
+
+# Where a range is cut off, drawing afresh loses what the chain has found out about it.
+_CLIPPED = {"sampler": "ancestral", "num_steps": 25, "num_samples": 4, "data_weight": 1.0}
+TASKS = (
+    Task("hdr", "a clipped range", _clip, (Clip,), ClipSettings, linear=False, accuracy=_CLIPPED),
+    Task(
+        "jpeg", "quantisation as in a JPEG file", _quantise, (Quantised,), QualitySettings, linear=False,
+        accuracy=_CLIPPED,
+    ),
+)  # fmt: skip

@@ -1,15 +1,15 @@
-"""Reverse-time samplers: each a factory (cld, times, conditional_mean) -> Sampler(init, step)."""
+"""Reverse-time samplers: each a factory (cld, times) -> Sampler(init, step, ...)."""
 
 from collections.abc import Callable
 
-from cvsa_jax.samplers.ancestral import ancestral, ancestral_multistep
-from cvsa_jax.samplers.base import Sampler
+from cvsa_jax.samplers.annealing import decoupled
+from cvsa_jax.samplers.base import Loop, Sampler, run_steps
 from cvsa_jax.samplers.corrections import with_corrections
-from cvsa_jax.samplers.ddim import ddim, multistep
-from cvsa_jax.samplers.decoupled import decoupled
-from cvsa_jax.samplers.euler_maruyama import euler_maruyama
-from cvsa_jax.samplers.particles import particles
-from cvsa_jax.samplers.sscs import sscs
+from cvsa_jax.samplers.explicit import euler_maruyama
+from cvsa_jax.samplers.flow_steps import ddim, multistep
+from cvsa_jax.samplers.gaussian_bridge import ancestral, ancestral_multistep
+from cvsa_jax.samplers.monte_carlo import particles
+from cvsa_jax.samplers.splitting import sscs
 from cvsa_jax.samplers.unconditional import prior_mean, sample_prior
 
 SAMPLERS: dict[str, Callable[..., Sampler]] = {
@@ -20,13 +20,12 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "ddim": ddim,
     "multistep": multistep,
     "decoupled": decoupled,
+    "particles": particles,
 }
-# These run many chains together and return all of them, (P, H, W, C).
-POPULATION_SAMPLERS: dict[str, Callable[..., Sampler]] = {"particles": particles}
 
 __all__ = [
-    "POPULATION_SAMPLERS",
     "SAMPLERS",
+    "Loop",
     "Sampler",
     "ancestral",
     "ancestral_multistep",
@@ -36,6 +35,7 @@ __all__ = [
     "multistep",
     "particles",
     "prior_mean",
+    "run_steps",
     "sample_prior",
     "sscs",
     "with_corrections",

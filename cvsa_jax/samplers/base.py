@@ -1,4 +1,4 @@
-"""What all samplers share: the (init, step) pair, the start, the float32 tables."""
+"""What all samplers share: the (init, step) pair, its loop, the start, the float32 tables."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,20 +8,42 @@ import jax.numpy as jnp
 import numpy as np
 
 from cvsa_jax.diffusion import CLD
-from cvsa_jax.types import Info, State
+from cvsa_jax.types import ConditionalMean, Info, State
 
 
 class Sampler(NamedTuple):
-    """A reverse-time sampler.
+    """A reverse-time sampler, made by (cld, times) -> Sampler; times: decreasing, (num_steps + 1,), ending in 0.
 
     init: (key, image_shape) -> State, drawn at the first time of the grid.
-    step: (State, index) -> (State, Info), from time `index` of the grid to the next.
+    step: (State, index, mean) -> (State, Info), from time `index` of the grid to the next; mean is a
+      `ConditionalMean` at model_times.
     model_times: (num_steps,), the times at which `step` asks for E[x_0 | u_t, y].
+    evaluations: of the network, in one step.
+    posterior: whether its samples are, as the steps grow many, those of the posterior.
+    population: whether one chain is of many particles, all of which it returns, (P, H, W, C).
+    """
+
+    init: Callable[[jax.Array, tuple[int, ...]], State]
+    step: Callable[[State, jax.Array, ConditionalMean], tuple[State, Info]]
+    model_times: np.ndarray
+    evaluations: int = 1
+    posterior: bool = True
+    population: bool = False
+
+
+class Loop(NamedTuple):
+    """One restoration, ready to run: `run_steps` scans its step.
+
+    init: (key, image_shape) -> State. step: (State, index) -> (State, Info).
     """
 
     init: Callable[[jax.Array, tuple[int, ...]], State]
     step: Callable[[State, jax.Array], tuple[State, Info]]
-    model_times: np.ndarray
+
+
+def run_steps(loop: Loop, state: State, start, count: int) -> tuple[State, Info]:
+    """Steps start, ..., start + count - 1 as one scan; chunks join to the same bits."""
+    return jax.lax.scan(loop.step, state, start + jnp.arange(count))
 
 
 def stationary_init(cld: CLD) -> Callable:

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from cvsa_jax.priors import Prior, coefficients
-from cvsa_jax.samplers.ancestral import ancestral
 from cvsa_jax.samplers.base import to_device
+from cvsa_jax.samplers.gaussian_bridge import ancestral
 from cvsa_jax.types import Estimate, Info
 
 
@@ -39,15 +39,15 @@ def sample_prior(
       image_shape: (H, W, C).
       times: a grid of `time_grid`.
       count: number of samples.
-      sampler: a factory (cld, times, conditional_mean) -> Sampler.
+      sampler: a factory (cld, times) -> Sampler.
     """
-    model_times = sampler(prior.cld, times, lambda *_: None).model_times
+    chain = sampler(prior.cld, times)
 
     @jax.jit
     def draw(prior, keys):
-        chain = sampler(prior.cld, times, prior_mean(prior, model_times))
+        mean = prior_mean(prior, chain.model_times)
         state = jax.vmap(lambda k: chain.init(k, image_shape))(keys)
-        step = jax.vmap(lambda s, i: chain.step(s, i)[0], (0, None))
-        return jax.lax.scan(lambda s, i: (step(s, i), None), state, jnp.arange(len(model_times)))[0].x
+        step = jax.vmap(lambda s, i: chain.step(s, i, mean)[0], (0, None))
+        return jax.lax.scan(lambda s, i: (step(s, i), None), state, jnp.arange(len(chain.model_times)))[0].x
 
     return draw(prior, jax.random.split(key, count))

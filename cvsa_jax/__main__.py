@@ -1,0 +1,6 @@
+"""`python -m cvsa_jax VERB` is `cvsa VERB`."""
+
+from cvsa_jax.commands import main
+
+if __name__ == "__main__":
+    main()

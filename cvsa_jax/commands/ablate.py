@@ -1,0 +1,56 @@
+"""Vary one setting at a time and see what it does.
+
+    cvsa ablate --task=motion_deblur --input=FOLDER --limit=8 --image_size=64 \
+      --sweep=mass=.1,.25,1 --sweep=num_steps=20,50,100 --output=results/ablation
+
+--sweep takes any flag of cvsa restore (mass, friction, beta, gamma, num_steps, num_samples, guidance, sampler,
+time_grid, noise_std, ...), and every flag of that verb may be given for all the jobs. Each value of each sweep is a
+job in OUTPUT/NAME=VALUE; a run that was stopped goes on with the same command. It writes ablation.csv (each image),
+ablation.md (means and their 95 % intervals), NAME.png for each sweep (PSNR, SSIM and residual), and report.html.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+from cvsa_jax.commands.flags import Groups, parse
+from cvsa_jax.evaluation import ablation
+from cvsa_jax.jobs import records
+from cvsa_jax.jobs.settings import known
+from cvsa_jax.settings import Settings, fields, setting, text_of
+
+
+@dataclasses.dataclass(frozen=True)
+class AblateSettings(Settings):
+    """An ablation."""
+
+    sweep: tuple[str, ...] = setting(
+        (), "NAME=VALUE,VALUE,... of a flag of cvsa restore; may be repeated.", several=True
+    )
+
+
+def groups() -> Groups:
+    """The verb's flags."""
+    return {"Ablation": ("", fields(AblateSettings)), **known()}
+
+
+def check(given: dict[str, Any]) -> Callable[[], None]:
+    """The ablation."""
+    texts, output = given.pop("sweep", ()), given.pop("output", None)
+    if not texts or not output:
+        raise ValueError("--sweep and --output are required")
+    for name in ablation.OWN:
+        if name in given:
+            raise ValueError(f"--{name} belongs to cvsa restore; an ablation always goes on and writes a report")
+    folder = pathlib.Path(output)
+    sweeps = ablation.read_sweeps(texts, given, folder, lambda flag: parse([flag], known()))
+    records.claim_folder(folder, {"shared": given})
+    shown = " ".join(f"--{name}={text_of(value)}" for name, value in given.items())
+
+    def work() -> None:
+        text = ablation.ablate(sweeps, folder, {"shared flags": shown} | records.versions())
+        print(text)
+        print(f"plots and the report: {output}/*.png, {folder / 'report.html'}")
+
+    return work

@@ -1,0 +1,28 @@
+"""Time a guided step against the bare network, as JSON.
+
+    cvsa benchmark
+
+`ratio` is the time of one guided step over that of one value-and-vjp of the same network at the same batch, which
+is the least that a guided step can cost. The two are timed in turn, so that a busy machine slows both; the ratio
+is the median over the repeats.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from cvsa_jax.commands.flags import Groups
+from cvsa_jax.diffusion import CLD
+from cvsa_jax.evaluation.benchmark import BenchmarkSettings, benchmark
+from cvsa_jax.settings import build, fields
+
+
+def groups() -> Groups:
+    """The verb's flags."""
+    return {"Benchmark": ("", fields(BenchmarkSettings)), "Diffusion": ("", fields(CLD))}
+
+
+def check(given: dict[str, Any]) -> Callable[[], None]:
+    """The timing."""
+    own, cld = build(BenchmarkSettings, given), build(CLD, given)
+    return lambda: print(json.dumps(benchmark(own, cld), indent=1))

@@ -1,0 +1,76 @@
+"""Restore photographs: degrade clean ones and restore them, or restore measured ones.
+
+    cvsa restore --task=motion_deblur --input=FOLDER --output=results/motion
+    cvsa restore --task=sr4 --measured --input=small.png --output=results/mine
+
+The same command given again continues a job that was stopped. A flag that the task, the noise or the method
+does not use is refused.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from cvsa_jax import measures
+from cvsa_jax.commands.flags import Groups
+from cvsa_jax.evaluation import report
+from cvsa_jax.jobs import Prepared, prepare, resolve
+from cvsa_jax.jobs.methods import METHODS
+from cvsa_jax.jobs.settings import JobSettings, known, listing, owners
+from cvsa_jax.settings import Settings, fields, setting
+from cvsa_jax.types import UnsuitableError
+
+
+@dataclasses.dataclass(frozen=True)
+class ListSettings(Settings):
+    """What is no job."""
+
+    list_tasks: bool = setting(False, "Print the tasks with their settings and presets, and stop.")
+
+
+def groups() -> Groups:
+    """The verb's flags."""
+    return known() | {"Help": ("", fields(ListSettings))}
+
+
+def belongs() -> dict[str, str]:
+    """Behind a flag's help, what it belongs to."""
+    shared = {f.name for f in fields(JobSettings)}
+    names = [f.name for _, some in known().values() for f in some if f.name not in shared]
+    found = {}
+    for name in names:
+        parts = [f"--{flag}={', '.join(values)}" for flag, values in owners(name) if flag != "method"]
+        found[name] = f" [{'; '.join(parts)}]" if parts else ""
+    return found
+
+
+def check(given: dict[str, Any]) -> Callable[[], None]:
+    """The job, which exits with 1 if an image failed."""
+    if given.pop("list_tasks", False):
+        return lambda: print(listing())
+    try:
+        prepared = prepare(resolve(given))
+    except UnsuitableError as error:
+        method = METHODS[given.get("method", JobSettings.method)].label
+        raise ValueError(f"{method} cannot do {given.get('task')}: {error}") from error
+
+    def work() -> None:
+        prepared.run()
+        close(prepared)
+
+    return work
+
+
+def close(prepared: Prepared) -> None:
+    """The closing lines, and exit code 1 if an image failed."""
+    results, failures, job = prepared.results, prepared.failures, prepared.job
+    lines = measures.closing_lines(job.task, results.means())
+    for i, line in enumerate(lines):
+        print(line if i else f"{job.job.task}: {len(results.rows)} images, {line}")
+    print(f"pictures: {results.folder / 'grid.png'}, {results.folder / 'restored'}")
+    if job.job.report:
+        print(f"report: {report.job_report(results.folder)}")
+    if failures:
+        print(f"error: {len(failures)} of the images failed, see {results.folder / 'summary.json'}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,57 @@
+"""What is checked of a measurement before anything compiles."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from cvsa_jax.operators.base import Operator
+
+
+def as_measurement(measurement: Any) -> Any:
+    """A measurement, an array or a tree of arrays, in the working precision.
+
+    Raises:
+      ValueError: if it holds whole numbers, something that is no number, or NaN.
+    """
+    if not jax.tree.leaves(measurement):
+        raise ValueError("the measurement holds no numbers")
+    return jax.tree.map(_as_numbers, measurement)
+
+
+def _as_numbers(leaf: Any) -> jax.Array:
+    try:
+        dtype = jnp.result_type(leaf)
+    except TypeError as error:
+        raise ValueError(f"the measurement holds a {type(leaf).__name__}, which is no number") from error
+    if not jnp.issubdtype(dtype, jnp.inexact):
+        raise ValueError(f"the measurement is {dtype}, but numbers in [-1, 1] are needed: y / 127.5 - 1 of 8 bits")
+    if not isinstance(leaf, Tracer) and np.isnan(np.asarray(leaf, _wide(dtype))).any():
+        raise ValueError("the measurement holds NaN: replace what is not known and mask it")
+    real = jnp.result_type(float)
+    working = jnp.result_type(real, jnp.complex64) if jnp.issubdtype(dtype, jnp.complexfloating) else real
+    return jnp.asarray(leaf, working)
+
+
+def _wide(dtype) -> type:
+    return np.complex128 if jnp.issubdtype(dtype, jnp.complexfloating) else np.float64
+
+
+def check_fit(measurement: Any, operator: Operator | Callable, image_shape: tuple[int, ...]) -> None:
+    """Raises ValueError unless the operator takes such an image and measures what was measured."""
+    image = jax.ShapeDtypeStruct(tuple(image_shape), jnp.result_type(float))
+    try:
+        expected = jax.eval_shape(operator, image)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the operator does not take an image of shape {image.shape}: {error}") from error
+    found, wanted = (jax.tree.map(_describe, tree) for tree in (measurement, expected))
+    if found != wanted:
+        raise ValueError(f"the measurement is {found}, but the operator measures {wanted} of an image {image.shape}")
+
+
+def _describe(leaf: Any) -> str:
+    kind = "complex " if jnp.issubdtype(leaf.dtype, jnp.complexfloating) else ""
+    return f"{kind}{tuple(leaf.shape)}"

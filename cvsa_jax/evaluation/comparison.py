@@ -1,0 +1,247 @@
+"""Every method on every task, the same images, operators, measurements and seed; figures of what came out."""
+
+import math
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+from cvsa_jax import plots
+from cvsa_jax.diffusion import SMALLEST_TIME
+from cvsa_jax.evaluation import report, tables
+from cvsa_jax.evaluation.finished import FinishedJob
+from cvsa_jax.evaluation.judge import Judge
+from cvsa_jax.evaluation.tables import Figure, Grid, figure
+from cvsa_jax.jobs import RestorationJob, command, prepare, records, resolve
+from cvsa_jax.jobs.methods import CLASSICAL, CVSA, METHODS
+from cvsa_jax.measures import MEASURES, column_of
+from cvsa_jax.noise import NOISES
+from cvsa_jax.operators import Task, find_task
+from cvsa_jax.presets import POSTERIOR, preset_of
+from cvsa_jax.settings import build, fields, text_of, values
+from cvsa_jax.types import InputError, UnsuitableError
+
+PAPER, SAMPLE = "paper", "cvsa_sample"
+_OWN: dict[str, tuple[str, dict[str, Any]]] = {
+    CVSA: ("CVSA", {}),
+    SAMPLE: ("CVSA, one posterior sample", {"aim": POSTERIOR, "num_samples": 1}),
+    PAPER: (
+        "CVSA as in the paper",
+        {
+            "sampler": "euler_maruyama", "guidance": "plug_in", "time_grid": "uniform", "num_steps": 1000,
+            "num_samples": 1, "start": "noise", "t_start": 1.0, "t_end": SMALLEST_TIME,
+        },
+    ),
+}  # fmt: skip
+
+
+class _Rows(Mapping[str, tuple[str, dict[str, Any]]]):
+    """A row's name, and the settings that it adds to a job: ours, and every method that is registered."""
+
+    def __getitem__(self, name: str) -> tuple[str, dict[str, Any]]:
+        return _OWN[name] if name in _OWN else (METHODS[name].label, {"method": name})
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([*_OWN, *(name for name in METHODS if name != CVSA)])
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+
+ROWS = _Rows()
+MEASUREMENT = "measurement"
+
+
+class Plan(NamedTuple):
+    """What is compared.
+
+    tasks. rows: names in ROWS. shared: settings of every job whose task has them. evaluations: of the network for
+    each image, or None for each method's own. output: folder.
+    """
+
+    tasks: list[str]
+    rows: list[str]
+    shared: dict[str, Any]
+    evaluations: int | None
+    output: pathlib.Path
+
+
+def may(row: str, task: Task) -> bool:
+    """Whether a row is for such tasks at all, blind or not."""
+    try:
+        METHODS.get(row, METHODS[CVSA]).check(task)
+    except UnsuitableError:
+        return False
+    return True
+
+
+def equal_evaluations(task: str, row: str, evaluations: int) -> dict[str, int]:
+    """The settings with which a method takes at most about so many evaluations an image.
+
+    Ours changes the number of samples, of about as many steps as its preset has; the others change their
+    steps. A search for a kernel has a fixed number.
+    """
+    (loop, _, _), entry = preset_of(task), find_task(task)
+    if row == CLASSICAL:
+        return {}
+    if row == PAPER:
+        return {"num_steps": evaluations}
+    if row == SAMPLE:
+        if entry.posterior is None:
+            return {}
+        each = 1 + preset_of(task, POSTERIOR).sampler.num_corrections
+        return {"num_steps": max(2, evaluations // each)}
+    if row == CVSA:
+        if entry.blind:
+            return {}
+        each = 1 + loop.num_corrections
+        samples = max(1, evaluations // (loop.num_steps * each))
+        return {"num_samples": samples, "num_steps": max(2, evaluations // (samples * each))}
+    steps = evaluations // METHODS[row].fill(entry, {}).num_samples
+    return {"num_steps": min(max(2, steps // 2 * 2), 1000)}  # even, as two evaluations a level need
+
+
+def settings_of(plan: Plan, task: str, row: str) -> dict[str, Any]:
+    """The given values of one cell's job."""
+    equal = equal_evaluations(task, row, plan.evaluations) if plan.evaluations else {}
+    own = {f.name for f in fields(find_task(task).settings)}
+    foreign = {f.name for t in plan.tasks for f in fields(find_task(t).settings)} - own
+    if row not in (CVSA, SAMPLE):  # the others do not search for the kernel
+        foreign.add("search_guesses")
+    shared = {k: v for k, v in plan.shared.items() if k not in foreign}
+    return {"task": task, **shared, **ROWS[row][1], **equal, "output": str(folder_of(plan, task, row))}
+
+
+def job_of(plan: Plan, task: str, row: str) -> RestorationJob:
+    """The job of one cell.
+
+    Raises:
+      UnsuitableError: if the method cannot do the task.
+    """
+    return resolve(settings_of(plan, task, row))
+
+
+def run(plan: Plan) -> tuple[dict[tuple[str, str], FinishedJob], dict[tuple[str, str], str]]:
+    """Run what is not finished yet: (finished jobs; reasons of what cannot be done), by task and row."""
+    done, refused = {}, {}
+    for task in plan.tasks:
+        for row in plan.rows:
+            print(f"{task}, {ROWS[row][0]}", flush=True)
+            try:
+                prepared = prepare(job_of(plan, task, row))
+            except UnsuitableError as error:
+                refused[task, row] = str(error)
+                print(f"  cannot: {error}")
+                continue
+            except ValueError as error:
+                raise InputError(f"{task}, {ROWS[row][0]}: {error}") from error
+            prepared.run()
+            jax.clear_caches()
+            done[task, row] = FinishedJob(folder_of(plan, task, row))
+    return done, refused
+
+
+def noise_text(plan: Plan) -> str:
+    """The noise of a comparison in words."""
+    kind = NOISES[plan.shared["noise"]]
+    return f"{plan.shared['noise']} noise " + ", ".join(
+        f"{text_of(v)}" for v in values(build(kind, plan.shared)).values()
+    )
+
+
+def folder_of(plan: Plan, task: str, row: str) -> pathlib.Path:
+    """Where a job wrote."""
+    return plan.output / "jobs" / task / row
+
+
+def collect(plan: Plan, done: dict, refused: dict, judge: Judge) -> tuple[list[dict], list[Grid]]:
+    """(long table, a row for each image, method, task and measure; a grid of figures for each task)."""
+    long, grids = [], []
+    for task in plan.tasks:
+        wanted = judge.wanted(find_task(task))
+        grid = Grid(task, [MEASUREMENT, *(ROWS[row][0] for row in plan.rows)], wanted)
+        for row in plan.rows:
+            label = ROWS[row][0]
+            if (task, row) in refused:
+                grid.cells[label, "psnr"] = Figure(note=refused[task, row])
+                continue
+            job = done[task, row]
+            values, pairs = figures_of(job, judge), job.pairs()
+            for name in [n for n in MEASURES if n in values]:
+                for image, value in zip(job.names, values[name], strict=True):
+                    if math.isfinite(value) and MEASURES[name].in_tables:
+                        long.append({"task": task, "method": row, "image": image, "metric": name, "value": value})
+            for name in wanted:
+                grid.cells[label, name] = figure(values.get(name, []))
+            if pairs:
+                for name, value in judge.distances(*map(list, zip(*pairs, strict=True))).items():
+                    grid.cells[label, name] = Figure(value)
+            if job.failures:
+                note = f"{len(job.failures)} of {len(job.failures) + len(job.rows)} images failed: "
+                note += next(iter(job.failures.values())).split(";")[0]
+                grid.cells[label, "psnr"] = grid.cells[label, "psnr"]._replace(note=note)
+            for name in ("psnr", "ssim"):
+                grid.cells[MEASUREMENT, name] = figure(values.get(f"{name}_measurement", []))
+        grids.append(grid)
+    return long, grids
+
+
+def figures_of(job: FinishedJob, judge: Judge) -> dict[str, list[float]]:
+    """The measures of every image, by name; what is not there is not a number."""
+    names = [n for n, m in MEASURES.items() if m.compute is not None]
+    found = {n: [float(r.get(column_of(n, job.task)) or "nan") for r in job.rows] for n in names}
+    if "lpips" in judge.wanted(job.task):
+        found["lpips"] = [judge.lpips(*pair) for pair in job.pairs()]
+    return found
+
+
+def draw(plan: Plan, done: dict, task: str, count: int) -> pathlib.Path | None:
+    """The first images under every method side by side, as in the paper's figures 3 to 5."""
+    jobs = {row: done[task, row] for row in plan.rows if (task, row) in done}
+    if not jobs:
+        return None
+    first = next(iter(jobs.values()))
+    names = [name for name in first.names if all(name in job.names for job in jobs.values())][:count]
+    if not names:
+        return None
+    pictures = []
+    for name in names:
+        truth = first.image("truth", name)
+        shown = plots.magnified(first.image("measurement", name), truth.shape[0])
+        pictures.append([shown, truth, *(job.image(job.kind, name) for job in jobs.values())])
+    path = plan.output / "figures" / f"{task}.png"
+    titles = [MEASUREMENT, "truth", *(ROWS[row][0] for row in jobs)]
+    plots.save_grid(path, pictures, titles, scale=max(1, 128 // pictures[0][1].shape[0]))
+    return path
+
+
+def compare(plan: Plan, files: list[str], judge: Judge, caption: str, settings: dict, count: int) -> str:
+    """Run the jobs and write what came out; the tables as text.
+
+    Args:
+      plan: of the jobs. files: names of the images, relative to the input folder. judge: of the figures.
+      caption: of the tables. settings: for the record. count: images in each figure and in the report.
+    """
+    (plan.output / "images.txt").write_text("\n".join(files) + "\n")
+    done, refused = run(plan)
+    long, grids = collect(plan, done, refused, judge)
+    records.write_rows(plan.output / "per_image.csv", ("task", "method", "image", "metric", "value"), long)
+    shown = ("psnr", "ssim", "fid" if any("fid" in g.columns for g in grids) else "patch_distance", "kernel_mse")
+    overview = tables.Overview(grids, shown)
+    text = "\n".join([overview.markdown(), *(grid.markdown() for grid in grids)])
+    (plan.output / "table.md").write_text(f"{caption}\n\n{text}")
+    (plan.output / "table.tex").write_text(overview.latex(caption))
+    commands = {f"{t}, {r}": ["cvsa", "restore", *command(job_of(plan, t, r))] for t, r in done}
+    record = {"settings": settings, "versions": records.versions(), "files": files, "commands": commands,
+              "refused": {f"{t}, {r}": why for (t, r), why in refused.items()}}  # fmt: skip
+    records.write_json(plan.output / "comparison.json", record)
+    rows = []
+    names = [n for n, m in MEASURES.items() if m.compute is not None and m.in_tables]
+    for (task, row), job in done.items():
+        rows += report.job_rows(job, ROWS[row][0], {"task": task, "method": ROWS[row][0]}, count, names)
+    for task in plan.tasks:
+        draw(plan, done, task, count)
+    facts = settings | record["versions"]
+    report.write_report(plan.output / "report.html", "Comparison", caption, grids, rows, facts)
+    return text

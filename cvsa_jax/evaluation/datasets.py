@@ -1,0 +1,47 @@
+"""Folders of well-known sets of images, in the order in which papers count their first N."""
+
+import pathlib
+import re
+
+from cvsa_jax import images
+from cvsa_jax.types import InputError
+
+# Folder below the root where the images to evaluate on lie; the first that exists is taken.
+LAYOUTS = {
+    "FFHQ": ("images256x256", "images1024x1024", "thumbnails128x128"),
+    "CelebA-HQ": ("CelebA-HQ-img", "celeba_hq_256", "data256x256"),
+    "AFHQ dog": ("test/dog", "val/dog", "afhq/test/dog", "afhq/val/dog", "afhq_v2/test/dog"),
+    "Products-6k": ("test",),
+}
+
+
+def locate(root: str) -> tuple[str, pathlib.Path]:
+    """(name of the set, folder of its test images); any other folder is a set by its own name.
+
+    Raises:
+      InputError: if there is no such folder.
+    """
+    folder = pathlib.Path(root)
+    if not folder.is_dir():
+        raise InputError(f"no such folder: {root}")
+    for name, places in LAYOUTS.items():
+        for place in places:
+            if (folder / place).is_dir():
+                return name, folder / place
+    return folder.resolve().name, folder
+
+
+def natural(path: pathlib.Path) -> tuple:
+    """A key that sorts 2.png before 10.png."""
+    return tuple(
+        (0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", str(path)) if part
+    )
+
+
+def first_images(folder: pathlib.Path, limit: int | None) -> list[str]:
+    """Paths relative to the folder of its first images, numbers counted as numbers.
+
+    FFHQ's first thousand, 00000 to 00999, are what is commonly held out of its training.
+    """
+    files = sorted(images.list_images(folder), key=natural)[:limit]
+    return [str(f.relative_to(folder)) for f in files]

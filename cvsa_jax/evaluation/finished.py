@@ -1,0 +1,64 @@
+"""A finished restoration job, read back from its folder once."""
+
+import functools
+import json
+import pathlib
+
+import numpy as np
+
+from cvsa_jax import images
+from cvsa_jax.jobs.records import read_rows
+from cvsa_jax.operators import Task, find_task
+from cvsa_jax.types import InputError
+
+
+class FinishedJob:
+    """What a job of `cvsa restore` wrote.
+
+    Args:
+      folder: its output.
+
+    Raises:
+      InputError: if it holds no job.
+    """
+
+    def __init__(self, folder: pathlib.Path):
+        self.folder = folder
+        try:
+            self.record = json.loads((folder / "summary.json").read_text())
+            self.settings: dict = self.record["settings"]
+            self.task: Task = find_task(self.settings["task"])
+        except (OSError, KeyError, ValueError) as error:
+            raise InputError(f"{folder} holds no finished job of cvsa restore: {error}") from error
+
+    @functools.cached_property
+    def rows(self) -> list[dict]:
+        """Of metrics.csv, one for each image."""
+        return read_rows(self.folder / "metrics.csv")
+
+    @property
+    def names(self) -> list[str]:
+        """Of its images."""
+        return [row["image"] for row in self.rows]
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """The reason by name of the images that failed."""
+        return self.record.get("failures", {})
+
+    @property
+    def kind(self) -> str:
+        """Which pictures it is judged by: aligned ones where the task leaves a trivial freedom of the image itself."""
+        return "restored" if self.task.picture else "aligned"
+
+    def picture(self, kind: str, name: str) -> pathlib.Path:
+        """The file of one picture."""
+        return self.folder / kind / f"{name}.png"
+
+    def image(self, kind: str, name: str) -> np.ndarray:
+        """One picture in [-1, 1]."""
+        return images.read_image(self.picture(kind, name))
+
+    def pairs(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """(truth, restoration) of every image."""
+        return [(self.image("truth", name), self.image(self.kind, name)) for name in self.names]

@@ -1,0 +1,64 @@
+"""How far the posterior samples of a finished restoration job can be trusted, with its truths."""
+
+import pathlib
+
+import numpy as np
+
+from cvsa_jax import images, metrics
+from cvsa_jax.jobs.records import read_rows, write_rows
+from cvsa_jax.types import InputError
+
+COLUMNS = ("image", "num_samples", "psnr_mean", "psnr_sample", "error", "expected_error", "coverage")
+
+
+def sample_files(folder: pathlib.Path, name: str) -> list[pathlib.Path]:
+    """NAME_00.png, NAME_01.png, ..., in order."""
+    files = []
+    while (path := folder / "samples" / f"{name}_{len(files):02d}.png").exists():
+        files.append(path)
+    return files
+
+
+def judge(truth: np.ndarray, samples: np.ndarray, level: float) -> dict:
+    """The figures of one image; samples (N, H, W, C).
+
+    expected_error is s sqrt(1 + 1/N) with s the samples' deviation: the mean of N draws of a
+    posterior is off by its own chance too. Half a grey level is allowed for rounding.
+    """
+    mean, count = samples.mean(0), len(samples)
+    low, high = metrics.interval(samples, level)
+    half = 0.5 / 127.5
+    inside = (low - half <= truth) & (truth <= high + half)
+    return {
+        "num_samples": count,
+        "psnr_mean": metrics.psnr(truth, mean),
+        "psnr_sample": float(np.mean([metrics.psnr(truth, s) for s in samples])),
+        "error": float(np.sqrt(np.mean((mean - truth) ** 2))),
+        "expected_error": float(np.sqrt(np.mean(samples.var(0, ddof=1)) * (1 + 1 / count))),
+        "coverage": float(inside.mean()),
+    }
+
+
+def report(folder: pathlib.Path, level: float) -> dict:
+    """Write uncertainty.csv beside the pictures; the means over the images.
+
+    Raises:
+      InputError: if the folder is no finished job with truths and at least two samples an image.
+    """
+    if not (folder / "metrics.csv").exists():
+        raise InputError(f"--results={folder} holds no metrics.csv of cvsa restore")
+    names = [row["image"] for row in read_rows(folder / "metrics.csv")]
+    if not (folder / "truth").exists():
+        raise InputError(f"--results={folder} has no truths: its inputs were measured")
+    files = {name: sample_files(folder, name) for name in names}
+    few = [name for name, paths in files.items() if len(paths) < 2]
+    if few or not names:
+        raise InputError(f"--results={folder} has less than two samples an image; restore with --aim=posterior")
+    rows = []
+    for name, paths in files.items():
+        truth = images.read_image(folder / "truth" / f"{name}.png")
+        rows.append({"image": name} | judge(truth, np.stack([images.read_image(p) for p in paths]), level))
+    shown = [{k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows]
+    write_rows(folder / "uncertainty.csv", COLUMNS, shown)
+    means = {c: round(float(np.mean([row[c] for row in rows])), 4) for c in COLUMNS[1:]}
+    return {"level": level, "images": len(rows), "means": means}

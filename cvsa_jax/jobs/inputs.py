@@ -1,0 +1,189 @@
+"""What a restoration job reads: images and measurements, and the operators that go with them."""
+
+import dataclasses
+import pathlib
+import zlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cvsa_jax import images
+from cvsa_jax.noise import NoiseModel
+from cvsa_jax.operators import Operator, Task, simulate
+from cvsa_jax.types import InputError
+
+
+class Entry(NamedTuple):
+    """One image of a job, not yet read. shape: (H, W, C) of its restoration."""
+
+    path: pathlib.Path
+    name: str
+    shape: tuple[int, int, int]
+
+
+class Measured(NamedTuple):
+    """One image ready to be restored. truth is None for measured inputs.
+
+    operator: what was, or would be, measured with; of a blind task restoration does not know it.
+    """
+
+    entry: Entry
+    truth: np.ndarray | None
+    measurement: np.ndarray
+    operator: Operator
+
+
+def output_names(files: list[pathlib.Path], root: pathlib.Path) -> list[str]:
+    """Names relative to the folder, without the suffix where that stays unambiguous."""
+    relative = [f.relative_to(root) if root.is_dir() else pathlib.Path(f.name) for f in files]
+    stems = [str(r.with_suffix("")) for r in relative]
+    return [s if stems.count(s) == 1 else str(r) for s, r in zip(stems, relative, strict=True)]
+
+
+def key_of(entry: Entry, seed: int, purpose: int) -> jax.Array:
+    """JAX randomness of one image; each purpose (0 measurement noise, 1 restoration, 2 search) has its own.
+
+    Fixed by the name alone, so that an image is restored the same way in any company.
+    """
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _number(entry.name)), purpose)
+
+
+def _number(name: str) -> int:
+    return zlib.crc32(name.encode())
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """Reads images and measures them, one at a time, so that a folder of any length fits in memory.
+
+    Args:
+      task: the degradation. settings: its settings, files read.
+      channels: of the prior; grey files stay grey under a colour prior.
+      image_size: side of the centre square to take, or None for the image as it is.
+      measured: whether the inputs are measurements.
+      noise: of the simulated measurements.
+      seed: of masks, kernels and noise.
+      operator: one to use for every image in place of drawn ones, or None.
+      needs_guess: whether restoration starts at the operator's own guess.
+    """
+
+    task: Task
+    settings: Any
+    channels: int
+    image_size: int | None
+    measured: bool
+    noise: NoiseModel
+    seed: int
+    operator: Operator | None = None
+    needs_guess: bool = False
+
+    def _read(self, path: pathlib.Path) -> np.ndarray:
+        if path.suffix == ".npy":
+            return self._read_array(path)
+        image = images.open_image(path)
+        if self.channels == 1:
+            image = image.convert("L")
+        if self.image_size:
+            image = images.centre_square(image, self.image_size)
+        return images.to_float(image)
+
+    def _read_array(self, path: pathlib.Path) -> np.ndarray:
+        """A measurement of any range, (H, W, C) or (H, W)."""
+        if not self.measured:
+            raise InputError(f"{path} is an array; only measurements may be: --measured")
+        array = images.read_array(path).astype(np.float32)
+        array = array[..., None] if array.ndim == 2 else array
+        if array.ndim != 3 or array.shape[-1] not in (1, 3) or not np.isfinite(array).all():
+            raise InputError(f"{path} is no finite (H, W), (H, W, 1) or (H, W, 3) array, but {array.shape}")
+        return array.mean(-1, keepdims=True) if self.channels == 1 else array
+
+    def _operator(self, name: str, shape) -> Operator:
+        if self.operator is not None:
+            return self.operator
+        generator = np.random.default_rng([self.seed, _number(name)])
+        return self.task.build(generator, shape[0], shape[1], self.settings)
+
+    def _image_shape(self, measured: np.ndarray) -> tuple[int, int, int]:
+        """The shape of the image that a measurement is of."""
+        height, width, channels = measured.shape
+        if self.task.picture:
+            return height * self.task.factor, width * self.task.factor, channels
+        sides = [self.settings.unpadded(n) for n in (height, width)]
+        return *sides, channels
+
+    def check(self, files: list[tuple[pathlib.Path, str]]) -> tuple[list[Entry], dict[str, str]]:
+        """(images that can be restored, reason by name of those that cannot); nothing is kept."""
+        entries, failures, buildable = [], {}, set()
+        for path, name in files:
+            try:
+                read = self._read(path)
+                shape = self._image_shape(read) if self.measured else read.shape
+                if shape not in buildable:
+                    self._check_operator(self._operator(name, shape), shape, read.shape)
+                    buildable.add(shape)
+                entries.append(Entry(path, name, shape))
+            except ValueError as error:
+                failures[name] = str(error)
+        return entries, failures
+
+    def _check_operator(self, operator: Operator, shape, read_shape) -> None:
+        """Raises InputError if the operator does not serve images of that shape."""
+        try:
+            found = jax.eval_shape(operator, jax.ShapeDtypeStruct(shape, jnp.float32)).shape
+        except (TypeError, ValueError) as error:
+            raise InputError(f"the operator does not fit an image of {shape[0]}x{shape[1]}: {error}") from error
+        if self.needs_guess and not operator.offers("first_guess"):
+            raise InputError(f"--start=guess: {self.task.name} has no first guess to start from")
+        if self.measured and found != read_shape:
+            raise InputError(f"the operator measures {found[0]}x{found[1]}, but the input has {read_shape[:2]}")
+
+    def measure(self, entry: Entry) -> Measured:
+        """Draw the operator and, for clean inputs, the measurement."""
+        image, operator = self._read(entry.path), self._operator(entry.name, entry.shape)
+        if self.measured:
+            return Measured(entry, None, image, operator)
+        y = simulate(key_of(entry, self.seed, 0), operator, jnp.asarray(image), self.noise)
+        return Measured(entry, image, np.asarray(y), operator)
+
+
+def list_inputs(path: str, measured: bool) -> list[pathlib.Path]:
+    """The images, and of measurements the arrays, below a path; where a name has both, the array."""
+    extra = (".npy",) if measured else ()
+    files = images.list_images(path, extra)
+    arrays = {f.with_suffix("") for f in files if f.suffix == ".npy"}
+    return [f for f in files if f.suffix == ".npy" or f.with_suffix("") not in arrays]
+
+
+def read_list(path: str, folder: pathlib.Path) -> list[pathlib.Path]:
+    """The images that a text file names, a path a line, below a folder.
+
+    Raises:
+      InputError: if the file cannot be read, names nothing, or names what is not there.
+    """
+    try:
+        names = [line.strip() for line in pathlib.Path(path).read_text().splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the list {path}: {error}") from error
+    files = [folder / name for name in names]
+    missing = [f for f in files if not f.is_file()]
+    if missing or not files:
+        raise InputError(f"the list {path} names {missing[0] if missing else 'no image'}, which is not there")
+    return files
+
+
+def check_measured(task: Task, settings: Any, has_operator: bool) -> None:
+    """Measured inputs need the operator to be known, not drawn.
+
+    Raises:
+      InputError: says what to give.
+    """
+    if has_operator or not task.needs or (task.needs == "kernel" and settings.kernel is not None):
+        return
+    what = {
+        "kernel": "the kernel: --kernel=FILE",
+        "mask": "the mask: --task=mask_inpaint --mask=FILE",
+        "operator": "the operator, as an earlier job wrote it: --operator=FILE.npz",
+    }
+    raise InputError(f"--measured with {task.name} needs {what[task.needs]}")

@@ -1,0 +1,246 @@
+"""What can restore: CVSA, the baselines, and the classical yardstick, behind one interface."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from cvsa_jax.baselines import BASELINES, BLIND_BASELINES, Baseline, constants, restore_classically
+from cvsa_jax.baselines.base import TRAINING_STEPS
+from cvsa_jax.batch import BatchRestorer, BatchResult, KernelPrior, baseline_loops, guided_loops
+from cvsa_jax.diffusion import CLD
+from cvsa_jax.noise import GaussianNoise, NoiseModel
+from cvsa_jax.operators import Task
+from cvsa_jax.presets import ACCURACY, AIMS, COMBINATIONS, MEAN, RESIDUAL, preset_of
+from cvsa_jax.priors import Prior
+from cvsa_jax.restoration import make_plan, takes_particles
+from cvsa_jax.sampler_settings import NOISE, SamplerSettings
+from cvsa_jax.samplers import Sampler
+from cvsa_jax.settings import Settings, build, fields, setting
+from cvsa_jax.types import UnsuitableError
+
+CVSA, CLASSICAL = "cvsa", "classical"
+# A magnitude has several answers: as in DAPS' own protocol, the one of least residual of a few.
+PHASE_STARTS = 4
+# Step sizes of DPS and BlindDPS at 1000 steps, the best of .1 (BlindDPS), .3, 1 and 3 on four shipped photographs
+# at 64x64, for phase retrieval its paper's; .3 for what is not named. With fewer steps each is longer, so that
+# together they go as far.
+DPS_STEPS = {"gaussian_deblur": 1.0, "motion_deblur": 1.0, "sr4": 1.0, "phase_retrieval": 1.0}
+_SAMPLES = setting(None, "Samples (or starts) of an image; see --combine.", low=1)
+_COMBINE = setting(None, "The restoration: the samples' mean, or the one of least residual.", choices=COMBINATIONS)
+
+
+@dataclasses.dataclass(frozen=True)
+class CvsaSettings(SamplerSettings):
+    """This package's own method: the loop, and how its samples are combined.
+
+    Args:
+      aim: which preset of the task fills what is not given.
+      num_samples: chains of an image. combine: 'mean' or 'residual'.
+    """
+
+    aim: str = setting(ACCURACY, "The preset: of least error, or of posterior samples.", choices=AIMS)
+    num_samples: int = _SAMPLES
+    combine: str = _COMBINE
+
+
+@dataclasses.dataclass(frozen=True)
+class BaselineSettings(Settings):
+    """Another method.
+
+    Args:
+      num_steps: network evaluations of a sample. num_samples, combine: as of CVSA.
+      method_settings: its constants, NAME=NUMBER.
+    """
+
+    num_steps: int = setting(None, "Network evaluations of a sample.", low=2, otherwise="the method's own")
+    num_samples: int = _SAMPLES
+    combine: str = _COMBINE
+    method_settings: tuple[str, ...] = setting(
+        (), "Constants of a baseline, NAME=NUMBER,...", otherwise="those of the tables"
+    )
+    start: ClassVar[str] = NOISE
+
+    def constants(self) -> dict[str, float]:
+        """The constants by name."""
+        pairs = (text.split("=") for text in self.method_settings)
+        return {name: int(v) if v.lstrip("-").isdigit() else float(v) for name, v in pairs}
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassicalSettings(Settings):
+    """The classical yardstick has none."""
+
+    num_steps: ClassVar[int] = 1
+    num_samples: ClassVar[int] = 1
+    combine: ClassVar[str] = MEAN
+    start: ClassVar[str] = NOISE
+
+
+MethodSettings = CvsaSettings | BaselineSettings | ClassicalSettings
+
+
+class Method(NamedTuple):
+    """label: for tables. settings: their class. fill: (task, given) -> the settings, every value known.
+    blind: whether it does blind tasks (True), others (False), or both (None)."""
+
+    label: str
+    settings: type
+    fill: Callable[[Task, Mapping[str, Any]], MethodSettings]
+    blind: bool | None = None
+
+    def check(self, task: Task) -> None:
+        """Raises UnsuitableError if the method is for blind tasks and this is none, or the other way round."""
+        if task.blind and self.blind is False:
+            raise UnsuitableError("it must be given the kernel")
+        if not task.blind and self.blind:
+            raise UnsuitableError("it is for blind tasks alone")
+
+
+def _fill_own(task: Task, given: Mapping[str, Any]) -> CvsaSettings:
+    """The preset of the task. A sampler of the user's own takes no corrections unless they are asked for.
+
+    With a sampler or guidance of the user's own the likelihood is not weighted unless that is asked for: it
+    is what its name says.
+    """
+    preset = preset_of(task.name, given.get("aim", ACCURACY)).values()
+    if "sampler" in given:
+        preset["num_corrections"] = fields_default("num_corrections")
+    if "sampler" in given or "guidance" in given:
+        preset["data_weight"] = fields_default("data_weight")
+    return build(CvsaSettings, given, **preset)
+
+
+def fields_default(name: str) -> Any:
+    """The default of a setting of the loop."""
+    return next(f.default for f in fields(SamplerSettings) if f.name == name)
+
+
+def _fill_baseline(name: str, baseline: Baseline) -> Callable[[Task, Mapping[str, Any]], BaselineSettings]:
+    def fill(task: Task, given: Mapping[str, Any]) -> BaselineSettings:
+        several = preset_of(task.name).combine == RESIDUAL
+        starts, combine = (PHASE_STARTS, RESIDUAL) if several else (1, MEAN)
+        defaults = {"num_steps": baseline.num_steps, "num_samples": starts, "combine": combine}
+        made = build(BaselineSettings, given, **defaults)
+        own = {**constants(name)}
+        if name in ("dps", "blind_dps"):
+            own["step_size"] = DPS_STEPS.get(task.name, 0.3) * TRAINING_STEPS / made.num_steps
+        own |= _read_constants(name, baseline.label, made.method_settings)
+        return dataclasses.replace(made, method_settings=tuple(f"{k}={v}" for k, v in own.items()))
+
+    return fill
+
+
+def _read_constants(name: str, label: str, texts: tuple[str, ...]) -> dict[str, float]:
+    """NAME=NUMBER,... as numbers.
+
+    Raises:
+      ValueError: on a constant that the method does not have, or no number.
+    """
+    known, found = constants(name), {}
+    for text in texts:
+        key, _, value = text.partition("=")
+        if key not in known:
+            have = ", ".join(known) or "none"
+            raise ValueError(f"--method_settings={text}: {label} has these constants: {have}")
+        try:
+            found[key] = type(known[key])(value)
+        except ValueError as error:
+            raise ValueError(f"--method_settings={text}: {value!r} is no {type(known[key]).__name__}") from error
+    return found
+
+
+METHODS: dict[str, Method] = {CVSA: Method("CVSA", CvsaSettings, _fill_own)}
+
+
+def register_baseline(name: str, baseline: Baseline, blind: bool = False) -> None:
+    """Make a baseline known to every program; blind: its factory is that of blind tasks.
+
+    Raises:
+      ValueError: if the name is taken.
+    """
+    if name in METHODS:
+        raise ValueError(f"there is a method {name} already")
+    (BLIND_BASELINES if blind else BASELINES)[name] = baseline
+    METHODS[name] = Method(baseline.label, BaselineSettings, _fill_baseline(name, baseline), blind)
+
+
+for _blind, _registry in ((False, BASELINES), (True, BLIND_BASELINES)):
+    for _name, _baseline in list(_registry.items()):
+        register_baseline(_name, _baseline, _blind)
+METHODS[CLASSICAL] = Method("classical", ClassicalSettings, lambda task, given: ClassicalSettings(), False)
+
+
+def loop_settings(method: CvsaSettings) -> SamplerSettings:
+    """The settings of one loop of a job; the samples of a population are its particles."""
+    particles = method.num_samples if takes_particles(method) else None
+    own: dict[str, Any] = {f.name: getattr(method, f.name) for f in fields(SamplerSettings)}
+    own["num_particles"] = particles
+    return SamplerSettings(**own)
+
+
+def sampler_of(method: MethodSettings, cld: CLD) -> Sampler | None:
+    """The sampler of a job, or None of a method that has none of ours.
+
+    Raises:
+      ValueError: if its settings do not go together.
+    """
+    return make_plan(loop_settings(method), cld).sampler if isinstance(method, CvsaSettings) else None
+
+
+def evaluations(method: MethodSettings, sampler: Sampler | None) -> int:
+    """Of the network, for one image; a search for the kernel is not counted."""
+    if isinstance(method, ClassicalSettings):
+        return 0
+    return method.num_steps * method.num_samples * (1 if sampler is None else sampler.evaluations)
+
+
+def make_restorer(
+    name: str, method: MethodSettings, prior: Prior, noise: NoiseModel, kernel: KernelPrior | None, search: bool
+) -> "BatchRestorer | ClassicalRestorer":  # fmt: skip
+    """What restores a batch; has the interface of `BatchRestorer`.
+
+    Args:
+      name: in METHODS. method: its settings. prior, noise: of the images.
+      kernel: for joint chains of image and kernel. search: whether a search finds the kernel first.
+
+    Raises:
+      ValueError, UnsuitableError: if the settings do not go together.
+    """
+    if isinstance(method, ClassicalSettings):
+        return ClassicalRestorer(noise)
+    if isinstance(method, BaselineSettings):
+        loops = baseline_loops(name, noise, method.num_steps, method.constants(), kernel)
+    else:
+        settings = loop_settings(method)
+        if search:  # the search has begun where the loop now goes on
+            settings = dataclasses.replace(settings, start=NOISE)
+        loops = guided_loops(prior, noise, settings, kernel)
+    return BatchRestorer(prior, loops, method.num_steps, kernel)
+
+
+class ClassicalRestorer:
+    """The classical yardstick, image by image."""
+
+    def __init__(self, noise: NoiseModel):
+        if not isinstance(noise, GaussianNoise):
+            raise UnsuitableError("it knows Gaussian noise alone")
+        noise.check()
+        self._noise_std = noise.std
+
+    def check(self, measurement: np.ndarray, operator, image_shape) -> None:
+        """Raises UnsuitableError if there is no classical method for the operator."""
+        restore_classically(operator, measurement, self._noise_std, image_shape)
+
+    def __call__(
+        self, keys, measurements, operators, image_shape, progress: Callable[[int], object] = lambda _: None
+    ) -> BatchResult:
+        clock, images, residuals = time.perf_counter(), [], []
+        for y, operator in zip(measurements, operators, strict=True):
+            images.append(restore_classically(operator, y, self._noise_std, image_shape))
+            r = operator.restrict(y) - np.asarray(operator(images[-1]))
+            residuals.append(np.sqrt(np.mean(np.asarray(r) ** 2)))
+        progress(1)
+        return BatchResult(np.stack(images), np.array(residuals), None, None, time.perf_counter() - clock)

@@ -1,0 +1,195 @@
+"""What a restoration job writes: pictures, metrics, the record of its settings."""
+
+import csv
+import json
+import math
+import pathlib
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from cvsa_jax import images, measures, operators, plots
+from cvsa_jax.jobs import records
+from cvsa_jax.jobs.inputs import Measured
+from cvsa_jax.jobs.settings import RestorationJob, command
+from cvsa_jax.measures import Case
+from cvsa_jax.presets import MEAN
+from cvsa_jax.types import InputError
+
+GRID_IMAGES = 32
+
+
+class Restored(NamedTuple):
+    """What the loop found for one image.
+
+    samples: (N, H, W, C). residuals: (N,). kernel: (K, K) of a blind task, else None. seconds: of the
+    loop. evaluations: of the network.
+    """
+
+    samples: np.ndarray
+    residuals: np.ndarray
+    kernel: np.ndarray | None
+    seconds: float
+    evaluations: int
+
+
+def upsample(measurement: np.ndarray, image_shape: tuple[int, ...], factor: int) -> np.ndarray:
+    """A smaller measurement at the image's size, bicubically; one of the same size as it is."""
+    if factor == 1:
+        return measurement
+    height, width, channels = measurement.shape
+    large = jax.image.resize(measurement, (height * factor, width * factor, channels), "cubic")
+    return np.asarray(large)[: image_shape[0], : image_shape[1]]
+
+
+def save_operator(folder: pathlib.Path, name: str, operator: operators.Operator) -> None:
+    """An operator as `NAME.npz`, its picture as `NAME.png`, and a kernel as `NAME.npy`."""
+    operators.save_operator(folder / f"{name}.npz", operator)
+    picture, kernel = operator.picture(), operator.blur_kernel()
+    if picture is not None:
+        images.save_image(folder / f"{name}.png", picture)
+    if kernel is not None:
+        np.save(folder / f"{name}.npy", kernel)
+
+
+def save_kernel(folder: pathlib.Path, name: str, kernel: np.ndarray) -> None:
+    """A kernel as `NAME.npy` and, scaled to its maximum, `NAME.png`."""
+    images.save_image(folder / f"{name}.png", 2 * kernel[..., None] / max(kernel.max(), 1e-12) - 1)
+    np.save(folder / f"{name}.npy", kernel)
+
+
+class Results:
+    """The output folder of one job: begun, continued, or refused if it holds another job.
+
+    Args:
+      job: its settings. sampled: whether the samples are posterior samples, whose deviation means something.
+
+    Raises:
+      InputError: if the folder holds something else.
+    """
+
+    def __init__(self, job: RestorationJob, sampled: bool):
+        self.folder = folder = pathlib.Path(str(job.job.output))
+        self._metrics, self._residuals = folder / "metrics.csv", folder / "residuals.csv"
+        self._task, self._mean = job.task, job.method.combine == MEAN
+        # The deviation of chains that are no samples of the posterior would only mislead.
+        self._sampled = self._mean and sampled
+        self._measures = measures.columns(self._task)
+        settings = records.plain(job.record())
+        self._record = {"settings": settings, "command": command(job), "versions": records.versions()}
+        self.rows: list[dict] = []
+        summary, overwrite = folder / "summary.json", job.job.overwrite
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"--output={folder} is a file, not a folder")
+        if summary.exists() and not overwrite:
+            if json.loads(summary.read_text())["settings"] != settings:
+                raise InputError(
+                    f"--output={folder} holds a job with other settings; name another folder or give --overwrite"
+                )
+            self.rows = records.read_rows(self._metrics)
+        elif folder.exists() and any(folder.iterdir()) and not overwrite:
+            raise InputError(f"--output={folder} is not empty; name another folder or give --overwrite")
+
+    @property
+    def done(self) -> set[str]:
+        """Names of the images that an earlier run of the same job finished."""
+        return {row["image"] for row in self.rows}
+
+    @property
+    def _columns(self) -> list[str]:
+        return ["image", *self._measures]
+
+    def begin(self) -> None:
+        """Write the settings and the metrics so far; nothing is written before this."""
+        records.write_json(self.folder / "summary.json", self._record)
+        records.write_rows(self._metrics, self._columns, self.rows)
+        kept = [row for row in records.read_rows(self._residuals) if row["image"] in self.done]
+        records.write_rows(self._residuals, ("image", "sample", "residual", "chosen"), kept)
+
+    def write(self, measured: Measured, found: Restored) -> None:
+        """All files and the metrics of one image."""
+        name, samples = measured.entry.name, found.samples
+        best = int(np.argmin(found.residuals))
+        estimate = samples.mean(0) if self._mean else samples[best]
+        images.save_image(self.folder / "restored" / f"{name}.png", estimate)
+        self._write_measurement(measured)
+        save_operator(self.folder / "operator", name, measured.operator)
+        if found.kernel is not None:
+            save_kernel(self.folder / "kernel", name, found.kernel)
+        if len(samples) > 1:
+            for i, sample in enumerate(samples):
+                images.save_image(self.folder / "samples" / f"{name}_{i:02d}.png", sample)
+            if self._sampled:
+                images.save_image(self.folder / "deviation" / f"{name}.png", 4 * samples.std(0, ddof=1) - 1)
+        with self._residuals.open("a", newline="") as file:
+            for i, residual in enumerate(found.residuals):
+                chosen = "yes" if self._mean or i == best else "no"
+                csv.writer(file).writerow([name, i, f"{residual:.6g}", chosen])
+        if measured.truth is not None:
+            images.save_image(self.folder / "truth" / f"{name}.png", measured.truth)
+        self._add(name, self._case(measured, found, estimate, best))
+
+    def _case(self, measured: Measured, found: Restored, estimate: np.ndarray, best: int) -> Case:
+        shown = None
+        if self._task.picture and measured.truth is not None:
+            shown = upsample(measured.measurement, measured.entry.shape, self._task.factor)
+        residual = float(found.residuals.mean() if self._mean else found.residuals[best])
+        return Case(
+            self._task, measured.truth, estimate, shown, found.kernel,
+            None if found.kernel is None else measured.operator.blur_kernel(), residual, found.seconds,
+            found.evaluations,
+        )  # fmt: skip
+
+    def _write_measurement(self, measured: Measured) -> None:
+        """As a picture, of measurements that are none on a logarithmic scale; those as an array too."""
+        path, y = self.folder / "measurement" / f"{measured.entry.name}.png", measured.measurement
+        if not self._task.picture:
+            level = np.log(np.maximum(np.abs(y), 1e-3))
+            images.save_image(path, 2 * (level - level.min()) / max(np.ptp(level), 1e-6) - 1)
+            np.save(path.with_suffix(".npy"), y)
+            return
+        images.save_image(path, y)
+
+    def _add(self, name: str, case: Case) -> None:
+        found = measures.compute(case, self._measures)
+        if case.truth is not None and measures.has_freedom(self._task):
+            images.save_image(self.folder / "aligned" / f"{name}.png", case.aligned)
+        row = dict.fromkeys(self._columns, "") | {"image": name}
+        row |= {k: f"{v:.4f}" if isinstance(v, float) else str(v) for k, v in found.items()}
+        self.rows.append(row)
+        with self._metrics.open("a", newline="") as file:
+            csv.DictWriter(file, self._columns).writerow(row)
+
+    def means(self) -> dict[str, float]:
+        """The mean of each measure over the images that have it (infinite PSNR counts not)."""
+        table = {c: [float(r[c]) for r in self.rows if r.get(c)] for c in self._measures}
+        finite = {c: [v for v in values if math.isfinite(v)] for c, values in table.items()}
+        return {c: float(np.mean(values)) for c, values in finite.items() if values}
+
+    def finish(self, failures: dict[str, str]) -> None:
+        """Complete summary.json and draw grid.png from the files."""
+        record = self._record | {"images": len(self.rows), "means": self.means(), "failures": failures}
+        records.write_json(self.folder / "summary.json", record)
+        names = [row["image"] for row in self.rows][:GRID_IMAGES]
+        if names:
+            self._grid(names)
+
+    def _grid(self, names: list[str]) -> None:
+        """Truth, measurement, restoration and what else there is of each image, side by side."""
+        files = {"truth": "{}", "measurement": "{}", "restored": "{}", "aligned": "{}", "samples": "{}_00"}
+        files |= {"operator": "{}", "kernel": "{}"} if self._task.blind else {}
+        files = {k: f for k, f in files.items() if (self.folder / k / f"{f.format(names[0])}.png").exists()}
+        titles = {"samples": "one chain", "operator": "its kernel", "kernel": "kernel found"}
+        kinds = [titles.get(k, k) for k in files]
+        blocks = math.ceil(len(names) / 8)
+        rows = [[] for _ in range(math.ceil(len(names) / blocks))]
+        for i, name in enumerate(names):
+            pictures = [self._read(kind, form.format(name)) for kind, form in files.items()]
+            side = max(picture.shape[0] for picture in pictures)
+            rows[i // blocks] += [plots.magnified(x, side) for x in pictures]
+        side = max(max(picture.shape[:2]) for row in rows for picture in row)
+        plots.save_grid(self.folder / "grid.png", rows, kinds * blocks, scale=max(1, 128 // side))
+
+    def _read(self, kind: str, name: str) -> np.ndarray:
+        return images.read_image(self.folder / kind / f"{name}.png")

@@ -1,0 +1,209 @@
+"""One restoration job as an object, made from what the user gave and the presets.
+
+`resolve` turns given values into a `RestorationJob`; `values` and `command` turn it back.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cvsa_jax.checkpoints import DEFAULT
+from cvsa_jax.diffusion import CLD
+from cvsa_jax.jobs.methods import CVSA, METHODS, MethodSettings
+from cvsa_jax.noise import NOISES, GaussianSettings, PoissonSettings
+from cvsa_jax.operators import TASKS, Task, find_task
+from cvsa_jax.operators.task import BlindSettings
+from cvsa_jax.presets import ACCURACY, USUAL, preset_of
+from cvsa_jax.sampler_settings import GUESS
+from cvsa_jax.settings import Field, Settings, build, fields, nearest, setting, text_of, values
+
+REQUIRED = ("task", "input", "output")
+
+
+@dataclasses.dataclass(frozen=True)
+class JobSettings(Settings):
+    """What every restoration job has, whatever its task and its method."""
+
+    task: str | None = setting(None, "The degradation, or several joined by '+': motion_deblur+sr4; see --list_tasks.")
+    input: str | None = setting(None, "An image, or a folder of images (subfolders are searched).", free=True)
+    list: str | None = setting(
+        None, "Text file that names the images to take, a path a line, relative to --input.", free=True
+    )
+    output: str | None = setting(None, "Folder of the results.", free=True)
+    measured: bool = setting(False, "The inputs are degraded already; else they are clean, and are degraded first.")
+    operator: str | None = setting(None, "An operator/NAME.npz of an earlier job, to use for every image.")
+    checkpoint: str = setting(DEFAULT, "The prior: the name of a shipped one, or a folder.")
+    image_size: int | None = setting(
+        None, "Cut the centre square and resize it to this side.", "pixels", low=1, otherwise="the image as it is"
+    )
+    limit: int | None = setting(None, "Restore only the first N images.", low=1, free=True, otherwise="all")
+    overwrite: bool = setting(False, "Write into a folder that holds other results.", free=True)
+    report: bool = setting(False, "Write report.html too: one page with everything, which needs no network.", free=True)
+    noise: str = setting("gaussian", "The noise of the measurement.", choices=NOISES)
+    method: str = setting(CVSA, "What restores.", choices=METHODS)
+    seed: int = setting(0, "Seed of masks, kernels, noise and samples.")
+    batch_size: int = setting(16, "Samples restored together.", low=1, free=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class RestorationJob:
+    """A job with every value known.
+
+    job: its own settings. operator: those of the task. noise: those of the noise. method: those of the method.
+    diffusion: the CLD.
+    """
+
+    job: JobSettings
+    operator: Any
+    noise: GaussianSettings | PoissonSettings
+    method: MethodSettings
+    diffusion: CLD
+
+    @property
+    def task(self) -> Task:
+        """The entry of the task."""
+        return find_task(str(self.job.task))
+
+    @property
+    def groups(self) -> tuple:
+        """The settings objects."""
+        return self.job, self.operator, self.noise, self.method, self.diffusion
+
+    def values(self) -> dict[str, Any]:
+        """Every setting by the name of its flag."""
+        return {name: value for group in self.groups for name, value in values(group).items()}
+
+    def record(self) -> dict[str, Any]:
+        """The settings that decide what comes out; a job may go on only with the same ones."""
+        free = {f.name for group in self.groups for f in fields(type(group)) if f.setting.free}
+        return {name: value for name, value in self.values().items() if name not in free}
+
+
+def known() -> dict[str, tuple[str, Sequence[Field]]]:
+    """Every setting of a job, by a heading with a remark: (remark, fields)."""
+    operators: dict[str, Field] = {}
+    for task in TASKS.values():
+        operators |= {f.name: f for f in fields(task.settings) if f.setting.flag}
+    methods: dict[str, Field] = {}
+    for method in METHODS.values():
+        methods |= {f.name: f for f in fields(method.settings) if f.setting.flag} | methods
+    preset = USUAL[ACCURACY].values()  # whose values are not the defaults of the loop
+    methods = {n: f._replace(default=None) if n in preset else f for n, f in methods.items()}
+    noises = {f.name: f for kind in NOISES.values() for f in fields(kind)}
+    return {
+        "Job": ("", fields(JobSettings)),
+        "Degradation": ("Each belongs to the tasks named behind it.", list(operators.values())),
+        "Noise": ("", list(noises.values())),
+        "Restoration": ("By default that of the task's preset, see --list_tasks.", list(methods.values())),
+        "Diffusion": ("", fields(CLD)),
+    }
+
+
+def owners(name: str) -> list[tuple[str, list[str]]]:
+    """What a setting belongs to: (flag, its values that have the setting)."""
+    has = lambda owner: name in [f.name for f in fields(owner) if f.setting.flag]  # noqa: E731
+    found = [
+        ("task", [t.name for t in TASKS.values() if has(t.settings)]),
+        ("noise", [k for k, kind in NOISES.items() if has(kind)]),
+        ("method", [k for k, method in METHODS.items() if has(method.settings)]),
+    ]
+    return [(flag, names) for flag, names in found if names]
+
+
+def resolve(given: Mapping[str, Any]) -> RestorationJob:
+    """The job of some given values; the rest are those of the presets and the defaults.
+
+    Raises:
+      ValueError: if a value is missing, wrong, or of no effect in this job.
+      UnsuitableError: if the method cannot do the task at all.
+    """
+    given = {name: value for name, value in given.items() if value is not None}
+    for name in REQUIRED:
+        if name not in given:
+            raise ValueError(f"--{name} is required")
+    task, job = find_task(given["task"]), build(JobSettings, given)
+    method, noise = METHODS[job.method], NOISES[job.noise]
+    groups = (JobSettings, task.settings, noise, method.settings, CLD)
+    usable = {f.name for group in groups for f in fields(group) if f.setting.flag}
+    for name in given:
+        if name not in usable:
+            raise ValueError(_refusal(name, job))
+    method.check(task)
+    resolved = RestorationJob(
+        job, build(task.settings, given), build(noise, given), method.fill(task, given), build(CLD, given)
+    )
+    _refuse_idle(resolved, given)
+    return resolved
+
+
+def _refusal(name: str, job: JobSettings) -> str:
+    """Why a setting is not taken."""
+    found = owners(name)
+    if not found:
+        every = [f.name for _, some in known().values() for f in some]
+        return f"there is no setting {name}{nearest(name, every)}"
+    places = " or ".join(f"--{flag}={', '.join(names)}" for flag, names in found)
+    flag = found[0][0]
+    return f"--{name} belongs to {places}, not to --{flag}={getattr(job, flag)}"
+
+
+def _refuse_idle(job: RestorationJob, given: Mapping[str, Any]) -> None:
+    """Raises ValueError on a value that another one makes idle."""
+    idle: dict[str, str] = {}
+    for group in job.groups:
+        for field in fields(type(group)):
+            if field.name in given:
+                idle |= dict.fromkeys(field.setting.replaces, f"beside --{field.name}")
+    search = {f.name for f in fields(BlindSettings)}
+    if job.job.operator is not None:
+        kept = search | {"kernel_size"} if job.task.blind else set()
+        drawn = {f.name for f in fields(job.task.settings)} - kept
+        idle |= dict.fromkeys(drawn, "beside --operator, which holds it")
+    elif any(getattr(job.operator, name) is None for name in job.task.requires):
+        name = next(n for n in job.task.requires if getattr(job.operator, n) is None)
+        raise ValueError(f"{job.job.task} needs --{name}=FILE")
+    if job.task.blind and getattr(job.method, "start", None) != GUESS:
+        idle["search_guesses"] = f"without --start={GUESS}"
+    for name, why in idle.items():
+        if name in given:
+            raise ValueError(f"--{name} has no effect {why}")
+
+
+def command(job: RestorationJob) -> list[str]:
+    """The arguments of `cvsa restore` that make this very job: what differs from the defaults and the preset."""
+    wanted = job.values()
+    first = (*REQUIRED, *job.task.requires, "operator")
+    given = {name: wanted[name] for name in first if wanted[name] is not None}
+    for _ in range(len(wanted)):
+        found = resolve(given).values()
+        missing = [n for n, v in wanted.items() if n not in given and found.get(n, v) != v]
+        missing += [n for n in wanted if n not in found and n not in given]
+        if not missing:
+            break
+        decisive = [n for n in ("method", "aim", "noise", "sampler", "guidance") if n in missing]
+        given[decisive[0] if decisive else missing[0]] = wanted[decisive[0] if decisive else missing[0]]
+    return [f"--{name}={text_of(value)}" for name, value in given.items()]
+
+
+def listing() -> str:
+    """A line for each task: its summary, its operator's settings and its preset."""
+    header = (
+        "task", "degradation", "operator", "sampler, guidance, time grid", "start",
+        "steps x (1 + corrections) x samples", "data weight",
+    )  # fmt: skip
+    rows: list[tuple[str, ...]] = [header]
+    for name, task in TASKS.items():
+        (loop, samples, combine), own = preset_of(name), fields(task.settings)
+        start = loop.start if loop.t_start == 1 else f"{loop.start} at t = {loop.t_start:g}"
+        work = f"{loop.num_steps} x {1 + loop.num_corrections} x {samples}, {combine}"
+        shown = ", ".join(_default(f) for f in own)
+        names = f"{loop.sampler}, {loop.guidance}, {loop.time_grid}"
+        rows.append((name, task.summary, shown, names, start, work, f"{loop.data_weight:g}"))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def _default(field: Field) -> str:
+    if field.default is not None:
+        return f"{field.name} {text_of(field.default)}"
+    return f"{field.name} {field.setting.otherwise}" if field.setting.otherwise else f"--{field.name}"

@@ -1,0 +1,29 @@
+"""No degradation but the noise."""
+
+import flax.struct
+import jax
+
+from cvsa_jax.operators.base import Operator
+from cvsa_jax.operators.task import Task
+
+
+@flax.struct.dataclass
+class Identity(Operator):
+    """H(x) = x: plain denoising."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x
+
+    def solve_gram(self, r, noise_variance, prior_variance):
+        return r / (noise_variance + prior_variance)
+
+
+TASKS = (
+    Task(
+        "denoise",
+        "noise alone",
+        lambda generator, height, width, settings: Identity(),
+        (Identity,),
+        accuracy={"guidance": "covariance"},  # which plain noise does not tell from the others, and the cheapest
+    ),
+)

@@ -1,0 +1,65 @@
+"""A task: one degradation, with all that programs need to know of it."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from cvsa_jax.operators.base import Operator
+from cvsa_jax.settings import Settings, setting
+
+
+@dataclasses.dataclass(frozen=True)
+class NoSettings(Settings):
+    """The settings of a task that has none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BlindSettings(Settings):
+    """The settings of every task whose kernel is to be found too."""
+
+    kernel_checkpoint: str = setting("kernels16", "The prior of kernels: a shipped one, or a folder.")
+    search_guesses: int = setting(8, "Kernels that the search refines.", low=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One degradation. A module of `operators` lists its own in TASKS; `registry.MODULES` names the module.
+
+    Args:
+      name: how flags call it.
+      summary: a line for people.
+      build: (generator, height, width, settings) -> operator, for images of height x width.
+      makes: the classes of the operators that it builds.
+      settings: the class of its settings.
+      factor: the image's side over the measurement's.
+      needs: what must be given with measured inputs, since it is drawn otherwise: 'kernel', 'mask',
+        'operator' or nothing.
+      requires: settings that must always be given.
+      linear: whether H is linear.
+      blind: whether the kernel is to be found too. family: of which, as `draw_kernel` has them.
+      picture: whether the measurement can be looked at.
+      accuracy, posterior: how the presets of the two aims differ from the usual ones (`presets.py`);
+        posterior is None for a task that has no posterior samples.
+    """
+
+    name: str
+    summary: str
+    build: Callable[[np.random.Generator, int, int, Any], Operator]
+    makes: tuple[type[Operator], ...]
+    settings: type = NoSettings
+    factor: int = 1
+    needs: str = ""
+    requires: tuple[str, ...] = ()
+    linear: bool = True
+    blind: bool = False
+    family: str | None = None
+    picture: bool = True
+    accuracy: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    posterior: Mapping[str, Any] | None = dataclasses.field(default_factory=dict)
+
+
+def scaled(share: float, side: int) -> float:
+    """A length that is this many of 256 pixels, on an image whose shorter side is `side`."""
+    return share / 256 * side

@@ -1,0 +1,177 @@
+"""The loop: one `lax.scan` of a sampler's steps over the state (x, v, key)."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cvsa_jax.diffusion import CLD, time_grid
+from cvsa_jax.door import as_measurement, check_fit
+from cvsa_jax.guidance import conditional_mean, first_dual
+from cvsa_jax.noise import NoiseModel, as_noise
+from cvsa_jax.operators.base import Operator, as_operator
+from cvsa_jax.operators.stacked import stack
+from cvsa_jax.operators.view import View
+from cvsa_jax.priors import AnyPrior, Prior
+from cvsa_jax.sampler_settings import GUESS, SamplerSettings
+from cvsa_jax.samplers import SAMPLERS, Loop, Sampler, run_steps, with_corrections
+from cvsa_jax.samplers.base import diffuse
+from cvsa_jax.types import Info
+
+
+class Restoration(NamedTuple):
+    """image: (H, W, C) in about [-1, 1], (P, H, W, C) of particles. trace: Info stacked over the steps."""
+
+    image: jax.Array
+    trace: Info
+
+
+class Plan(NamedTuple):
+    """A loop without its measurement: the settings, the times (num_steps + 1,) and the sampler with its tables."""
+
+    settings: SamplerSettings
+    times: np.ndarray
+    sampler: Sampler
+
+
+def make_plan(settings: SamplerSettings, cld: CLD) -> Plan:
+    """The part of a loop that is the same for every measurement; its tables are made once.
+
+    Raises:
+      ValueError: if the settings do not go together.
+    """
+    times = time_grid(settings.time_grid, settings.num_steps, cld, settings.t_start, settings.t_end)
+    factory, options = _factory(settings), {}
+    name = settings.sampler if isinstance(settings.sampler, str) else getattr(factory, "__name__", "the sampler")
+    if takes_particles(settings):
+        if settings.num_particles is None:
+            raise ValueError(f"{name} needs num_particles")
+        options = {"num_particles": settings.num_particles}
+    elif settings.num_particles is not None:
+        raise ValueError(f"num_particles is for a population of particles, and {name} is none")
+    sampler = factory(cld, times, **options)
+    if sampler.population and settings.start == GUESS:
+        raise ValueError(f"{name} starts from noise")
+    if settings.num_corrections:
+        sampler = with_corrections(sampler, cld, times, settings.num_corrections)
+    return Plan(settings, times, sampler)
+
+
+def _factory(settings: SamplerSettings) -> Callable[..., Sampler]:
+    return SAMPLERS[settings.sampler] if isinstance(settings.sampler, str) else settings.sampler
+
+
+def takes_particles(settings: SamplerSettings) -> bool:
+    """Whether the sampler runs a population, whose size it must be told."""
+    return "num_particles" in inspect.signature(_factory(settings)).parameters
+
+
+def make_loop(measurement: Any, operator: Operator, prior: AnyPrior, noise: NoiseModel, plan: Plan) -> Loop:
+    """The loop of one measurement; see `restore`."""
+    settings, sampler, times = plan.settings, plan.sampler, plan.times
+    given, whole = as_measurement(measurement), operator
+    measurement, operator, noise = stack(given, whole, noise)
+    mean = conditional_mean(
+        measurement, operator, prior, noise, settings.guidance, sampler.model_times, times[:-1] - times[1:],
+        settings.data_weight,
+    )  # fmt: skip
+
+    def begin(key, image_shape):
+        if settings.start != GUESS:
+            return sampler.init(key, image_shape)
+        guess_key, noise_key, init_key = jax.random.split(key, 3)
+        guess = operator.first_guess(measurement, guess_key)
+        if guess is None:
+            raise ValueError("this operator has no first guess to start from; start from noise")
+        x, v = diffuse(prior.cld, settings.t_start, _fit(guess, image_shape), noise_key)
+        return sampler.init(init_key, image_shape)._replace(x=x, v=v)
+
+    def init(key, image_shape):
+        check_fit(given, whole, image_shape)
+        state, dual = begin(key, image_shape), first_dual(measurement, settings.guidance)
+        if dual is not None:
+            dual = jnp.broadcast_to(dual, state.x.shape[: state.x.ndim - len(image_shape)] + dual.shape)
+        return state._replace(dual=dual)
+
+    return Loop(init, lambda state, index: sampler.step(state, index, mean))
+
+
+def _fit(image: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """An image on a canvas of that shape, its border and, if it is grey, its channel repeated."""
+    margins = ((0, shape[0] - image.shape[0]), (0, shape[1] - image.shape[1]), (0, 0))
+    return jnp.broadcast_to(jnp.pad(image, margins, mode="edge"), shape)
+
+
+def guided_sampler(
+    measurement: Any,
+    operator: Callable,
+    prior: Prior,
+    *,
+    noise_std: Any,
+    settings: SamplerSettings | None = None,
+    **changes,
+) -> Loop:
+    """The loop of one restoration, (init, step), for those who run it themselves.
+
+    Arguments and errors are those of `restore`. The image shape given to `init` must be one that the prior
+    takes: `Prior.canvas` gives it, and a `View` of the operator looks at the image on it.
+    """
+    chosen = dataclasses.replace(settings or SamplerSettings(), **changes)
+    noise = as_noise(noise_std)
+    noise.check()
+    return make_loop(measurement, as_operator(operator), prior, noise, make_plan(chosen, prior.cld))
+
+
+def view(operator: Operator, prior: Prior, image_shape: tuple[int, ...]) -> View:
+    """The operator of an image (H, W, C) as it looks at the prior's canvas; grey is the mean of the prior's colours."""
+    height, width, channels = image_shape
+    return View(operator, height, width, prior.canvas(image_shape)[-1] if channels == 1 else 1)
+
+
+def restore(
+    key: jax.Array,
+    measurement: Any,
+    operator: Callable,
+    prior: Prior,
+    *,
+    image_shape: tuple[int, int, int],
+    noise_std: Any,
+    settings: SamplerSettings | None = None,
+    **changes,
+) -> Restoration:
+    """Restore one image x from y = H(x) + noise_std n. Pure: works under jit, vmap and grad.
+
+    Args:
+      key: PRNG key; all randomness comes from it.
+      measurement: y, of the shape of H(x): real or complex numbers, or a tuple (any tree) of such arrays.
+      operator: H, an `Operator` or any JAX function of one image (H, W, C).
+      prior: the prior.
+      image_shape: (H, W, C) of x, any height and width; C is the prior's, or 1.
+      noise_std: > 0, on the scale of images in [-1, 1], for the real and for the imaginary part; for a tuple
+        one number, or a tuple of them; or a `PoissonNoise`.
+      settings: how the loop runs, by default SamplerSettings().
+      changes: single fields of `SamplerSettings` in place of those of `settings`.
+
+    Returns: the restored image, and per step the residual.
+
+    Raises:
+      ValueError: before anything compiles, on an unknown name, a value out of range, or a measurement that is
+        not what the operator measures, holds NaN or whole numbers.
+
+    Example:
+      For a batch: `jax.vmap(lambda k, y: restore(k, y, operator, prior, ...))(keys, ys)`.
+    """
+    chosen, operator = dataclasses.replace(settings or SamplerSettings(), **changes), as_operator(operator)
+    canvas, height, width = prior.canvas(image_shape), *image_shape[:2]
+    same = canvas == tuple(image_shape)
+    seen = view(operator, prior, image_shape)
+    loop = guided_sampler(measurement, operator if same else seen, prior, noise_std=noise_std, settings=chosen)
+    state, trace = run_steps(loop, loop.init(key, canvas), 0, chosen.num_steps)
+    if same:
+        return Restoration(state.x, trace)
+    image = state.x[..., :height, :width, :]
+    return Restoration(image.mean(-1, keepdims=True) if seen.averaged > 1 else image, trace)

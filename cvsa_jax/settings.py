@@ -1,0 +1,202 @@
+"""Settings: each field of a dataclass states its default, range, unit, help and reader, once.
+
+Flags, `--help`, the checks and the record of a job are all derived from these fields.
+"""
+
+import dataclasses
+import difflib
+import functools
+import math
+import types
+import typing
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from jax.core import Tracer
+
+_KEY = "setting"
+
+
+class Setting(NamedTuple):
+    """What is known of one field beside its name and its default.
+
+    help: one sentence for people. unit: of its number. low, high: the least and the largest value allowed.
+    above, below: bounds that are themselves excluded. odd: whether it must be an odd number. choices: the
+    names allowed, a live registry. otherwise: the default in words, where it is None. reads: turns the
+    file that a flag names into what the code works on. replaces: settings that have no effect beside this
+    one. flag: whether programs offer it. free: whether a job may go on with another value of it.
+    several: whether the flag may be repeated.
+    """
+
+    help: str
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    below: float | None = None
+    odd: bool = False
+    choices: Collection[str] | None = None
+    otherwise: str = ""
+    reads: Callable[[str], Any] | None = None
+    replaces: tuple[str, ...] = ()
+    flag: bool = True
+    free: bool = False
+    several: bool = False
+
+    def describe(self) -> str:
+        """The range or the choices in words; empty if everything is allowed."""
+        if self.choices is not None:
+            return f"one of {', '.join(self.choices)}"
+        bounds = (
+            (self.low, "at least"),
+            (self.above, "above"),
+            (self.high, "at most"),
+            (self.below, "below"),
+        )
+        parts = [
+            "positive" if word == "above" and bound == 0 else f"{word} {bound:g}"
+            for bound, word in bounds
+            if bound is not None
+        ]
+        return " and ".join(([] if not self.odd else ["odd"]) + parts)
+
+
+class Field(NamedTuple):
+    """A field of a settings class as programs see it."""
+
+    name: str
+    kind: type
+    default: Any
+    setting: Setting
+
+
+def setting(default: Any, help: str, unit: str = "", **facts) -> Any:
+    """A dataclass field with the facts of `Setting`."""
+    return dataclasses.field(default=default, metadata={_KEY: Setting(help, unit, **facts)})
+
+
+def like(owner: type, name: str, default: Any = dataclasses.MISSING) -> Any:
+    """The same field as another class has, perhaps with another default."""
+    field = next(f for f in fields(owner) if f.name == name)
+    kept = field.default if default is dataclasses.MISSING else default
+    return dataclasses.field(default=kept, metadata={_KEY: field.setting})
+
+
+@functools.cache
+def fields(owner: type) -> tuple[Field, ...]:
+    """The settings of a class, in order."""
+    hints = typing.get_type_hints(owner)
+    return tuple(
+        Field(f.name, _kind(hints[f.name]), f.default, f.metadata[_KEY])
+        for f in dataclasses.fields(owner)
+        if _KEY in f.metadata
+    )
+
+
+def _kind(hint: Any) -> type:
+    """The type that a flag's text is read as: the first of bool, int, float, str, tuple in the annotation."""
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    plain = [typing.get_origin(option) or option for option in options]
+    return next(kind for kind in (bool, int, float, str, tuple) if kind in plain)
+
+
+class Settings:
+    """Base of the settings classes: values are checked when an object is made."""
+
+    def __post_init__(self):
+        for field in fields(type(self)):
+            check_value(field, getattr(self, field.name))
+
+
+def check_value(field: Field, value: Any) -> None:
+    """Raises ValueError unless a value is in its field's range; one that is not known yet, as under jit, passes."""
+    rule, name = field.setting, field.name
+    if value is None or isinstance(value, Tracer) or (callable(value) and field.kind is str):
+        return
+    if rule.choices is not None:
+        for one in value if isinstance(value, tuple) else (value,):
+            if one not in rule.choices:
+                raise ValueError(f"{name} must be {rule.describe()}, got {one!r}{nearest(one, rule.choices)}")
+        return
+    if field.kind not in (int, float):
+        return
+    if isinstance(value, str):
+        raise ValueError(f"{name} must be a number, got {value!r}")
+    try:
+        number = np.asarray(value, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be a number, got {value!r}") from error
+    if field.kind is int and np.any(number != np.round(number)):
+        raise ValueError(f"{name} must be a whole number, got {value}")
+    sound = [
+        np.isfinite(number),
+        rule.low is None or number >= rule.low,
+        rule.high is None or number <= rule.high,
+        rule.above is None or number > rule.above,
+        rule.below is None or number < rule.below,
+        not rule.odd or np.mod(number, 2) == 1,
+    ]
+    if not all(np.all(part) for part in sound):
+        unit = f" {rule.unit}" if rule.unit else ""
+        raise ValueError(f"{name} must be {rule.describe() or 'finite'}{unit}, got {value}")
+
+
+def nearest(name: object, known: Iterable[str]) -> str:
+    """'; did you mean X?' if a known name is close to a wrong one."""
+    close = difflib.get_close_matches(str(name), list(known), 1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def values(settings: Any) -> dict[str, Any]:
+    """The flags of a settings object with their values, in order."""
+    return {f.name: getattr(settings, f.name) for f in fields(type(settings)) if f.setting.flag}
+
+
+def read_files(settings: Any) -> Any:
+    """The same settings with every file read.
+
+    Raises:
+      ValueError: if one cannot be read.
+    """
+    found = {}
+    for field in fields(type(settings)):
+        value = getattr(settings, field.name)
+        if field.setting.reads is not None and isinstance(value, str):
+            found[field.name] = field.setting.reads(value)
+    return dataclasses.replace(settings, **found) if found else settings
+
+
+def build(owner: type, given: Mapping[str, Any], **defaults) -> Any:
+    """A settings object from the given values that it has a field for, over other defaults."""
+    names = {f.name for f in fields(owner)}
+    return owner(**{**defaults, **{k: v for k, v in given.items() if k in names}})
+
+
+def join(name: str, owners: Iterable[type]) -> type:
+    """One settings class with the fields of several; those of the same name must be the same.
+
+    Raises:
+      ValueError: if two classes mean different things by a name.
+    """
+    found: dict[str, tuple[Any, Any]] = {}
+    for owner in owners:
+        hints = typing.get_type_hints(owner)
+        for field in dataclasses.fields(owner):
+            entry = hints[field.name], field
+            before = found.setdefault(field.name, entry)
+            if (before[1].default, before[1].metadata) != (field.default, field.metadata):
+                raise ValueError(f"two different settings are called {field.name}")
+    made = [(n, hint, dataclasses.field(default=f.default, metadata=f.metadata)) for n, (hint, f) in found.items()]
+    return dataclasses.make_dataclass(name, made, bases=(Settings,), frozen=True)
+
+
+def text_of(value: Any) -> str:
+    """A value as a flag takes it."""
+    if isinstance(value, tuple | list):
+        return ",".join(map(text_of, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and math.isfinite(value):
+        return repr(float(value)).removesuffix(".0")
+    return str(value)
