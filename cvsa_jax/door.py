@@ -15,7 +15,7 @@ def as_measurement(measurement: Any) -> Any:
     """A measurement, an array or a tree of arrays, in the working precision.
 
     Raises:
-      ValueError: if it holds whole numbers, something that is no number, or NaN.
+      ValueError: if it holds whole numbers, something that is no number, NaN or infinity.
     """
     if not jax.tree.leaves(measurement):
         raise ValueError("the measurement holds no numbers")
@@ -29,8 +29,8 @@ def _as_numbers(leaf: Any) -> jax.Array:
         raise ValueError(f"the measurement holds a {type(leaf).__name__}, which is no number") from error
     if not jnp.issubdtype(dtype, jnp.inexact):
         raise ValueError(f"the measurement is {dtype}, but numbers in [-1, 1] are needed: y / 127.5 - 1 of 8 bits")
-    if not isinstance(leaf, Tracer) and np.isnan(np.asarray(leaf, _wide(dtype))).any():
-        raise ValueError("the measurement holds NaN: replace what is not known and mask it")
+    if not isinstance(leaf, Tracer) and not np.isfinite(np.asarray(leaf, _wide(dtype))).all():
+        raise ValueError("the measurement holds NaN or infinite numbers: replace what is not known, and mask it")
     real = jnp.result_type(float)
     working = jnp.result_type(real, jnp.complex64) if jnp.issubdtype(dtype, jnp.complexfloating) else real
     return jnp.asarray(leaf, working)

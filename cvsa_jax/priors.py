@@ -115,8 +115,10 @@ class Prior:
         """The smallest shape that it takes and that holds an image (H, W, C).
 
         Raises:
-          ValueError: if the channels are neither its own nor one.
+          ValueError: if it is no image shape, or its channels are neither the prior's own nor one.
         """
+        if len(image_shape) != 3:
+            raise ValueError(f"an image has the shape (H, W, C), got {tuple(image_shape)}")
         height, width, channels = image_shape
         if self.channels not in (None, channels) and channels != 1:
             raise ValueError(f"the prior is of {self.channels} channels, and cannot restore {channels}")

@@ -112,22 +112,26 @@ class Settings:
 def check_value(field: Field, value: Any) -> None:
     """Raises ValueError unless a value is in its field's range; one that is not known yet, as under jit, passes."""
     rule, name = field.setting, field.name
-    if value is None or isinstance(value, Tracer) or (callable(value) and field.kind is str):
+    if (
+        isinstance(value, Tracer)
+        or (callable(value) and field.kind is str)
+        or (value is None and field.default is None)
+    ):
         return
     if rule.choices is not None:
         for one in value if isinstance(value, tuple) else (value,):
-            if one not in rule.choices:
+            if not isinstance(one, str) or one not in rule.choices:
                 raise ValueError(f"{name} must be {rule.describe()}, got {one!r}{nearest(one, rule.choices)}")
         return
     if field.kind not in (int, float):
         return
-    if isinstance(value, str):
+    if isinstance(value, str) or value is None:
         raise ValueError(f"{name} must be a number, got {value!r}")
     try:
         number = np.asarray(value, np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must be a number, got {value!r}") from error
-    if field.kind is int and np.any(number != np.round(number)):
+    if field.kind is int and np.asarray(value).dtype.kind not in "iuO":
         raise ValueError(f"{name} must be a whole number, got {value}")
     sound = [
         np.isfinite(number),

@@ -31,6 +31,13 @@ jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs():
+    """Let a module's compiled programs go after it: kept together they came to 4 GB a worker."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def float64():
     """Arrays are float64 inside the test."""

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cvsa_jax import settings
+from cvsa_jax.sampler_settings import SamplerSettings
 from cvsa_jax.settings import Settings, setting
 
 NAMES = {"apple": 1, "pear": 2}
@@ -180,3 +181,17 @@ def test_text_is_what_flags_take():
         "100", "0.05", "3", "true", "false", "pear",
     ]  # fmt: skip
     assert settings.text_of(("a", 1.0, True)) == "a,1,true"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_steps": None}, "num_steps must be a number, got None"),
+        ({"num_steps": 50.0}, "num_steps must be a whole number, got 50.0"),
+        ({"time_grid": None}, "time_grid must be one of uniform"),
+        ({"guidance": ["covariance"]}, "guidance must be one of"),
+    ],
+)
+def test_what_is_no_value_of_a_setting_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        SamplerSettings(**changes)
