@@ -18,6 +18,7 @@ from cvsa_jax.jobs.methods import METHODS
 from cvsa_jax.jobs.settings import known
 from cvsa_jax.noise import NOISES
 from cvsa_jax.samplers import run_steps
+from cvsa_jax.version import __version__
 
 _SPEC = importlib.util.spec_from_file_location("documents_run", ROOT / "docs" / "run.py")
 runner = importlib.util.module_from_spec(_SPEC)
@@ -64,6 +65,11 @@ def test_the_readme_stays_short():
     lines = README.read_text().splitlines()
     assert len(lines) <= README_LINES
     assert max(map(len, lines)) <= README_WIDTH
+
+
+def test_the_version_is_the_same_everywhere():
+    assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## {__version__}\n" in (ROOT / "CHANGELOG.md").read_text()
 
 
 @each(DOCUMENTS)

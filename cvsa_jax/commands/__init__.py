@@ -77,6 +77,8 @@ def user_errors(kind: type[Exception]):
     """Turn a bad flag, setting or file into one line and exit code 1."""
     try:
         yield
+    except BrokenPipeError:
+        raise
     except (kind, OSError) as error:
         message = " ".join(str(error).split()) or type(error).__name__
         print(f"error: {message}", file=sys.stderr)
@@ -85,12 +87,16 @@ def user_errors(kind: type[Exception]):
 
 @contextlib.contextmanager
 def stopped():
-    """Turn an interrupt into one line and exit code 130."""
+    """Turn an interrupt into one line and exit code 130; end quietly if nobody reads the output any more."""
     try:
         yield
+        sys.stdout.flush()
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the end
+        sys.exit(1)
 
 
 def cache_folder() -> pathlib.Path:
