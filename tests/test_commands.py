@@ -463,7 +463,7 @@ def test_a_task_of_ones_own_is_a_task(dim, run_verb, tiny_checkpoint, tmp_path):
     assert "--dim_level=0.25" in record["command"]
     page = sections(run_verb("restore", "--help").stdout)["Degradation"]
     assert "--dim_level: What is left of the light. (positive and at most 1; by default 0.5) [--task=dim]" in page
-    assert "dim " in run_verb("restore", "--list_tasks").stdout
+    assert "\ndim: " in run_verb("restore", "--list_tasks").stdout
     stored = f"--operator={tmp_path / 'a' / 'operator' / 'clothing_001.npz'}"
     again = run_verb(
         "restore", "--task=dim", "--measured", stored, f"--input={tmp_path / 'a' / 'measurement'}",

@@ -18,7 +18,7 @@ from PIL import Image
 from cvsa_jax import checkpoints, data, images, networks, operators, spectral, training
 from cvsa_jax.baselines import BASELINES
 from cvsa_jax.jobs import resolve
-from cvsa_jax.presets import preset_of
+from cvsa_jax.presets import AIMS, preset_of
 
 FEW = ("--num_steps=6", "--num_samples=1")
 
@@ -229,12 +229,14 @@ def test_mask_files_and_samples(restore, inputs, tmp_path):
 def test_tasks_are_listed_with_their_presets(run_restore):
     done = run_restore("--list_tasks")
     assert done.returncode == 0, done.stderr
-    lines = dict(zip(operators.TASKS, done.stdout.splitlines()[1:], strict=True))
-    for task, line in lines.items():
-        preset = preset_of(task)
-        assert line.split()[0] == task
-        assert f"  {preset.sampler.sampler}, {preset.sampler.guidance}, {preset.sampler.time_grid}  " in line
-        assert f"  {preset.sampler.num_steps} x {1 + preset.sampler.num_corrections} x {preset.num_samples}, " in line
+    blocks = dict(zip(operators.TASKS, done.stdout.split("\n\n"), strict=True))
+    for task, block in blocks.items():
+        assert block.startswith(f"{task}: ")
+        for aim in AIMS if operators.find_task(task).posterior is not None else AIMS[:1]:
+            preset = preset_of(task, aim)
+            assert f"  {preset.sampler.sampler}, {preset.sampler.guidance}, {preset.sampler.time_grid}; " in block
+            assert f" {preset.sampler.num_steps} steps" in block
+            assert f" x {preset.num_samples} samples, {preset.combine}" in block
 
 
 def test_an_aim_is_a_preset_and_its_samples_have_a_deviation(restore, inputs, tmp_path):

@@ -13,8 +13,8 @@ from cvsa_jax.jobs.methods import CVSA, METHODS, MethodSettings
 from cvsa_jax.noise import NOISES, GaussianSettings, PoissonSettings
 from cvsa_jax.operators import TASKS, Task, find_task
 from cvsa_jax.operators.task import BlindSettings
-from cvsa_jax.presets import ACCURACY, USUAL, preset_of
-from cvsa_jax.sampler_settings import GUESS
+from cvsa_jax.presets import ACCURACY, AIMS, USUAL, Preset, preset_of
+from cvsa_jax.sampler_settings import GUESS, NOISE
 from cvsa_jax.settings import Field, Settings, build, fields, nearest, setting, text_of, values
 
 REQUIRED = ("task", "input", "output")
@@ -186,21 +186,25 @@ def command(job: RestorationJob) -> list[str]:
 
 
 def listing() -> str:
-    """A line for each task: its summary, its operator's settings and its preset."""
-    header = (
-        "task", "degradation", "operator", "sampler, guidance, time grid", "start",
-        "steps x (1 + corrections) x samples", "data weight",
-    )  # fmt: skip
-    rows: list[tuple[str, ...]] = [header]
+    """Three or four lines for each task: what it is, its settings, and its preset for each aim."""
+    blocks = []
     for name, task in TASKS.items():
-        (loop, samples, combine), own = preset_of(name), fields(task.settings)
-        start = loop.start if loop.t_start == 1 else f"{loop.start} at t = {loop.t_start:g}"
-        work = f"{loop.num_steps} x {1 + loop.num_corrections} x {samples}, {combine}"
-        shown = ", ".join(_default(f) for f in own)
-        names = f"{loop.sampler}, {loop.guidance}, {loop.time_grid}"
-        rows.append((name, task.summary, shown, names, start, work, f"{loop.data_weight:g}"))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
-    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+        lines = [f"{name}: {task.summary}"]
+        if own := fields(task.settings):
+            lines.append(f"  settings    {', '.join(_default(f) for f in own)}")
+        aims = (ACCURACY,) if task.posterior is None else AIMS
+        lines += [f"  {aim.ljust(10)}  {_preset_text(preset_of(name, aim))}" for aim in aims]
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def _preset_text(preset: Preset) -> str:
+    loop = preset.sampler
+    each = f" of {1 + loop.num_corrections} evaluations" if loop.num_corrections else ""
+    start = "" if loop.start == NOISE else f", from a guess at t = {loop.t_start:g}"
+    work = f"{loop.num_steps} steps{each} x {preset.num_samples} samples, {preset.combine}{start}"
+    names = f"{loop.sampler}, {loop.guidance}, {loop.time_grid}"
+    return f"{names}; {work}; data weight {loop.data_weight:g}"
 
 
 def _default(field: Field) -> str:
