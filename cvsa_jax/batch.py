@@ -129,7 +129,8 @@ class BatchRestorer:
         canvas, seen = self._prior.canvas(image_shape), view(as_operator(operator), self._prior, image_shape)
 
         def begin(key, y, h, priors):
-            return self._loops(y, h, priors, canvas).init(key, canvas)
+            loop = self._loops(y, h, priors, canvas)
+            return loop.step(loop.init(key, canvas), jnp.int32(0))
 
         jax.eval_shape(begin, jax.random.key(0), jax.tree.map(jnp.asarray, measurement), seen, self._priors)
 

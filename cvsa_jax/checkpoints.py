@@ -17,11 +17,12 @@ from cvsa_jax.diffusion import CLD
 from cvsa_jax.networks import NetworkSpec, build_prior
 from cvsa_jax.priors import Calibration, Prior
 from cvsa_jax.spectral import Spectrum
+from cvsa_jax.types import InputError
 
 DEFAULT, KERNELS = "products64", "kernels16"
 
 
-class CheckpointError(ValueError):
+class CheckpointError(InputError):
     """A checkpoint that is missing, unreadable or of another shape; one line for the user."""
 
 

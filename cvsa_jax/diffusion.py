@@ -34,7 +34,9 @@ class CLD(Settings):
     """
 
     mass: float = setting(0.25, "M, how strongly position and velocity are coupled.", above=0)
-    friction: float | None = setting(None, "Gamma.", above=0, otherwise="2 sqrt(M), critical damping")
+    friction: float | None = setting(
+        None, "Gamma, how strongly the velocity is damped.", above=0, otherwise="2 sqrt(M), critical damping"
+    )
     beta: float = setting(4.0, "The diffusion's rate.", above=0)
     gamma: float = setting(0.04, "The initial velocity has the variance gamma * M.", above=0)
 

@@ -91,12 +91,15 @@ def read_grey(path: str | pathlib.Path) -> np.ndarray:
 
 
 def read_array(path: str | pathlib.Path) -> np.ndarray:
-    """A .npy file of numbers, float64.
+    """A .npy file of numbers, as they are.
 
     Raises:
       InputError: if it cannot be read as one.
     """
     try:
-        return np.asarray(np.load(path), np.float64)
+        array = np.load(path)
+        if not np.issubdtype(array.dtype, np.number):
+            raise ValueError(f"it holds {array.dtype}")
+        return array
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"cannot read {path} as an array: {error}") from error

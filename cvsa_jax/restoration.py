@@ -70,6 +70,12 @@ def takes_particles(settings: SamplerSettings) -> bool:
     return "num_particles" in inspect.signature(_factory(settings)).parameters
 
 
+def evaluations_of(settings: SamplerSettings) -> int:
+    """Network evaluations of one step."""
+    few = dataclasses.replace(settings, num_steps=2)  # the same for any number, and tables of two are quickly made
+    return make_plan(few, CLD()).sampler.evaluations
+
+
 def make_loop(measurement: Any, operator: Operator, prior: AnyPrior, noise: NoiseModel, plan: Plan) -> Loop:
     """The loop of one measurement; see `restore`."""
     settings, sampler, times = plan.settings, plan.sampler, plan.times

@@ -129,14 +129,15 @@ def test_baselines_run_in_batches():
 
 
 def test_what_does_not_fit_is_refused_before_anything_compiles():
-    """By `check`, and the priors' canvas; the prior is never traced."""
+    """By `check`, and the priors' canvas, before the prior is traced; one step is traced of what fits."""
 
     def denoise(x, sigma):
         raise AssertionError("traced")
 
     prior = prior_from_denoiser(denoise, CLD()).replace(stride=4, channels=3)
     restorer = restorer_of(prior, 6)
-    restorer.check(np.zeros(SMALL, np.float32), lambda x: x, SMALL)
+    with pytest.raises(AssertionError, match="traced"):
+        restorer.check(np.zeros(SMALL, np.float32), lambda x: x, SMALL)
     for measurement, shape, message in (
         (np.zeros((5, 7, 1), np.float32), SMALL, "but the operator measures"),
         (np.zeros(SMALL, np.uint8), SMALL, "is uint8, but numbers"),

@@ -12,6 +12,7 @@ from PIL import Image
 
 from cvsa_jax import metrics
 from cvsa_jax.evaluation import comparison, datasets, tables
+from cvsa_jax.evaluation.rows import may
 from cvsa_jax.evaluation.tables import Figure, Grid, figure
 from cvsa_jax.jobs import inputs
 from cvsa_jax.measures import Measure
@@ -102,7 +103,7 @@ def test_equal_evaluations_are_nearly_equal(task, evaluations, tmp_path):
     """Never more than asked for, and of one image no less than nine tenths."""
     plan = comparison.Plan([task], list(comparison.ROWS), {"input": str(SAMPLES)}, evaluations, tmp_path)
     for row in comparison.ROWS:
-        if not comparison.may(row, find_task(task)) or row == "classical":
+        if not may(row, find_task(task)) or row == "classical":
             continue
         try:
             method = comparison.job_of(plan, task, row).method

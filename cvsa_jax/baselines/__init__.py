@@ -4,6 +4,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
+
 from cvsa_jax.baselines import blind_dps, daps, ddnm, ddrm, diffpir, dps, ilvr, mcg, pigdm
 from cvsa_jax.baselines.classical import restore_classically
 from cvsa_jax.door import as_measurement, check_fit
@@ -63,6 +65,8 @@ def baseline_loop(
     check_fit(given, whole, image_shape)
     y, h, noise = stack(given, whole, noise)
     assert isinstance(noise, GaussianNoise)  # as it went in
+    if jnp.ndim(noise.std) and h.offers("solve_gram"):  # whose closed form is that of one level
+        raise UnsuitableError("it knows one noise level alone")
     return BASELINES[name].factory(prior.denoise, y, h, noise.std, tuple(image_shape), num_steps, **settings)
 
 

@@ -1,4 +1,4 @@
-"""Vary one setting at a time and see what it does.
+r"""Vary one setting at a time and see what it does.
 
     cvsa ablate --task=motion_deblur --input=FOLDER --limit=8 --image_size=64 \
       --sweep=mass=.1,.25,1 --sweep=num_steps=20,50,100 --output=results/ablation
@@ -16,7 +16,7 @@ from typing import Any
 
 from cvsa_jax.commands.flags import Groups, parse
 from cvsa_jax.evaluation import ablation
-from cvsa_jax.jobs import records
+from cvsa_jax.jobs import check_job, records
 from cvsa_jax.jobs.settings import known
 from cvsa_jax.settings import Settings, fields, setting, text_of
 
@@ -45,7 +45,11 @@ def check(given: dict[str, Any]) -> Callable[[], None]:
             raise ValueError(f"--{name} belongs to cvsa restore; an ablation always goes on and writes a report")
     folder = pathlib.Path(output)
     sweeps = ablation.read_sweeps(texts, given, folder, lambda flag: parse([flag], known()))
-    records.claim_folder(folder, {"shared": given})
+    for sweep in sweeps:
+        for job in sweep.jobs:
+            check_job(job)
+    free = {f.name for _, group in known().values() for f in group if f.setting.free}
+    records.claim_folder(folder, {"shared": {k: v for k, v in given.items() if k not in free}})
     shown = " ".join(f"--{name}={text_of(value)}" for name, value in given.items())
 
     def work() -> None:

@@ -14,6 +14,8 @@ from typing import Any
 from cvsa_jax.commands.flags import Groups
 from cvsa_jax.diffusion import CLD
 from cvsa_jax.evaluation.benchmark import BenchmarkSettings, benchmark
+from cvsa_jax.restoration import takes_particles
+from cvsa_jax.sampler_settings import SamplerSettings
 from cvsa_jax.settings import build, fields
 
 
@@ -25,4 +27,6 @@ def groups() -> Groups:
 def check(given: dict[str, Any]) -> Callable[[], None]:
     """The timing."""
     own, cld = build(BenchmarkSettings, given), build(CLD, given)
+    if takes_particles(SamplerSettings(own.sampler)):
+        raise ValueError(f"--sampler={own.sampler} runs a population, which is not timed")
     return lambda: print(json.dumps(benchmark(own, cld), indent=1))

@@ -25,11 +25,13 @@ from typing import Any
 from cvsa_jax.commands.flags import Groups
 from cvsa_jax.evaluation import comparison, datasets, uncertainty
 from cvsa_jax.evaluation.judge import Judge
+from cvsa_jax.evaluation.rows import ROWS, may
 from cvsa_jax.jobs import inputs, records
 from cvsa_jax.jobs.settings import JobSettings, known, owners
 from cvsa_jax.operators import find_task
 from cvsa_jax.settings import Settings, build, fields, like, setting, values
 
+FIRST = 32  # images that a comparison takes
 LINEAR = ("sr4", "box_inpaint", "random_inpaint", "gaussian_deblur", "motion_deblur")
 PRESETS = {
     "table1": LINEAR,
@@ -46,15 +48,17 @@ class EvaluateSettings(Settings):
     level: float = setting(0.9, "--results: the probability of the intervals.", low=0.01, high=0.999, free=True)
     preset: str | None = setting(None, "The paper's table.", choices=PRESETS)
     tasks: tuple[str, ...] = setting((), "The tasks, in place of --preset.")
-    methods: tuple[str, ...] = setting(
-        (), "The rows.", choices=comparison.ROWS, otherwise="all that can do the tasks", free=True
-    )
+    methods: tuple[str, ...] = setting((), "The rows.", choices=ROWS, otherwise="all that can do the tasks", free=True)
     data: str | None = setting(
-        None, "Folder of images; those of FFHQ, CelebA-HQ, AFHQ and Products-6k are known.", free=False
+        None, "Folder of images; those of FFHQ, CelebA-HQ, AFHQ and Products-6k are known.", free=True
     )
-    list: str | None = setting(None, "Text file that names the images to take, a path a line, relative to the set.")
+    list: str | None = setting(
+        None, "Text file that names the images to take, a path a line, relative to the set.", free=True
+    )
     output: str | None = setting(None, "Folder of the results.", free=True)
-    limit: int = setting(32, "The first N images.", low=1)
+    limit: int | None = setting(
+        None, "The first N images.", low=1, otherwise=f"{FIRST}, and all that --list names", free=True
+    )
     image_size: int = setting(256, "Cut the centre square and resize it to this side.", "pixels", low=8)
     evaluations: int | None = setting(
         None, "Network evaluations of an image.", low=2, otherwise="each method's own number"
@@ -88,6 +92,8 @@ def belongs() -> dict[str, str]:
 def check(given: dict[str, Any]) -> Callable[[], None]:
     """The comparison, or the judgement."""
     own = build(EvaluateSettings, given)
+    if "level" in given and own.results is None:
+        raise ValueError("--level belongs to --results")
     if own.results is not None:
         extra = [name for name in given if name not in ("results", "level")]
         if extra:
@@ -97,7 +103,9 @@ def check(given: dict[str, Any]) -> Callable[[], None]:
     judge = Judge({"inception_weights": own.inception_weights, "lpips_weights": own.lpips_weights})
     free = {f.name for f in fields(EvaluateSettings) if f.setting.free}
     settings = {**values(own), **given}
-    records.claim_folder(plan.output, {k: v for k, v in settings.items() if k not in free})
+    comparison.check(plan)
+    facts = {"images": name, "files": files}
+    records.claim_folder(plan.output, {k: v for k, v in settings.items() if k not in free} | facts)
 
     def work() -> None:
         text = comparison.compare(plan, files, judge, caption(plan, own, len(files), name), settings, own.figure_images)
@@ -127,24 +135,18 @@ def make_plan(own: EvaluateSettings, given: dict[str, Any]) -> tuple[comparison.
         if not any(name in [f.name for f in fields(task.settings)] for task in found):
             places = ", ".join(some for flag, names in owners(name) if flag == "task" for some in names)
             raise ValueError(f"--{name} belongs to --tasks={places}, not to {', '.join(tasks)}")
-    rows = list(own.methods or [row for row in comparison.ROWS if any(comparison.may(row, task) for task in found)])
+    rows = list(own.methods or [row for row in ROWS if any(may(row, task) for task in found)])
     name, folder = datasets.locate(str(own.data))
     if own.list:
         files = [str(f.relative_to(folder)) for f in inputs.read_list(own.list, folder)][: own.limit]
     else:
-        files = datasets.first_images(folder, own.limit)
+        files = datasets.first_images(folder, own.limit or FIRST)
     output = pathlib.Path(str(own.output))
     forwarded = operator_flags | {f.name for heading in ("Noise", "Diffusion") for f in known()[heading][1]}
     shared = {"input": str(folder), "list": str(output / "images.txt"), "image_size": own.image_size}
     shared |= {n: getattr(own, n) for n in ("checkpoint", "noise", "seed", "batch_size")}
     shared |= {n: v for n, v in given.items() if n in forwarded}
     plan = comparison.Plan(tasks, rows, shared, own.evaluations, output)
-    for task in tasks:  # a bad value is found before anything runs
-        for row in rows:
-            try:
-                comparison.job_of(plan, task, row)
-            except comparison.UnsuitableError:
-                continue
     return plan, files, name
 
 

@@ -67,7 +67,9 @@ def close(prepared: Prepared) -> None:
     results, failures, job = prepared.results, prepared.failures, prepared.job
     lines = measures.closing_lines(job.task, results.means())
     for i, line in enumerate(lines):
-        print(line if i else f"{job.job.task}: {len(results.rows)} images, {line}")
+        print(
+            line if i else f"{job.job.task}: {len(results.rows)} image{'' if len(results.rows) == 1 else 's'}, {line}"
+        )
     print(f"pictures: {results.folder / 'grid.png'}, {results.folder / 'restored'}")
     if job.job.report:
         print(f"report: {report.job_report(results.folder)}")

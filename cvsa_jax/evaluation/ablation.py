@@ -12,10 +12,10 @@ from cvsa_jax.evaluation import report
 from cvsa_jax.evaluation.finished import FinishedJob
 from cvsa_jax.evaluation.tables import Figure, Grid, figure
 from cvsa_jax.jobs import RestorationJob, prepare, records, resolve
-from cvsa_jax.measures import MEASURES
+from cvsa_jax.measures import MEASURES, column_of
 from cvsa_jax.types import InputError
 
-SHOWN = ("psnr", "ssim", "residual", "seconds", "network_evaluations")
+SHOWN = ("psnr", "ssim", "kernel_mse", "residual", "seconds", "network_evaluations")
 PLOTTED = ("psnr", "ssim", "residual")
 OWN = ("output", "overwrite", "report")  # what cannot be swept, as the ablation has its own
 
@@ -77,11 +77,13 @@ def run(sweeps: list[Sweep]) -> dict[tuple[str, str], FinishedJob]:
 def grid_of(sweep: Sweep, done: dict) -> Grid:
     """Means by value."""
     labels = {v: f"{sweep.name} = {v}" for v in sweep.values}
-    grid = Grid(sweep.name, list(labels.values()), {name: MEASURES[name] for name in SHOWN})
+    blind = any(done[sweep.name, value].task.blind for value in sweep.values)
+    shown = [name for name in SHOWN if name != "kernel_mse" or blind]
+    grid = Grid(sweep.name, list(labels.values()), {name: MEASURES[name] for name in shown}, "setting")
     for value, label in labels.items():
         job = done[sweep.name, value]
-        for name in SHOWN:
-            grid.cells[label, name] = figure([float(r.get(name) or "nan") for r in job.rows])
+        for name in shown:
+            grid.cells[label, name] = figure([float(r.get(column_of(name, job.task)) or "nan") for r in job.rows])
         if job.failures:
             why = next(iter(job.failures.values())).split(";")[0]
             note = f"{len(job.failures)} of {len(job.failures) + len(job.rows)} images failed: {why}"
@@ -120,7 +122,13 @@ def ablate(sweeps: list[Sweep], output: pathlib.Path, settings: dict, count: int
     """Run the jobs and write ablation.csv, ablation.md, a plot of each sweep and report.html; the tables as text."""
     done = run(sweeps)
     long = [
-        {"sweep": sweep, "value": value, "image": r["image"], "metric": name, "figure": float(r.get(name) or "nan")}
+        {
+            "sweep": sweep,
+            "value": value,
+            "image": r["image"],
+            "metric": name,
+            "figure": float(r.get(column_of(name, job.task)) or "nan"),
+        }
         for (sweep, value), job in done.items()
         for r in job.rows
         for name in SHOWN

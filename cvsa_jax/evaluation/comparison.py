@@ -2,54 +2,25 @@
 
 import math
 import pathlib
-from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 
 from cvsa_jax import plots
-from cvsa_jax.diffusion import SMALLEST_TIME
+from cvsa_jax.diffusion import CLD
 from cvsa_jax.evaluation import report, tables
 from cvsa_jax.evaluation.finished import FinishedJob
 from cvsa_jax.evaluation.judge import Judge
+from cvsa_jax.evaluation.rows import ROWS, SAMPLE, equal_evaluations
 from cvsa_jax.evaluation.tables import Figure, Grid, figure
-from cvsa_jax.jobs import RestorationJob, command, prepare, records, resolve
-from cvsa_jax.jobs.methods import CLASSICAL, CVSA, METHODS
+from cvsa_jax.jobs import RestorationJob, check_job, command, prepare, records, resolve
+from cvsa_jax.jobs.methods import CVSA, METHODS
 from cvsa_jax.measures import MEASURES, column_of
 from cvsa_jax.noise import NOISES
-from cvsa_jax.operators import Task, find_task
-from cvsa_jax.presets import POSTERIOR, preset_of
+from cvsa_jax.operators import find_task
 from cvsa_jax.settings import build, fields, text_of, values
 from cvsa_jax.types import InputError, UnsuitableError
 
-PAPER, SAMPLE = "paper", "cvsa_sample"
-_OWN: dict[str, tuple[str, dict[str, Any]]] = {
-    CVSA: ("CVSA", {}),
-    SAMPLE: ("CVSA, one posterior sample", {"aim": POSTERIOR, "num_samples": 1}),
-    PAPER: (
-        "CVSA as in the paper",
-        {
-            "sampler": "euler_maruyama", "guidance": "plug_in", "time_grid": "uniform", "num_steps": 1000,
-            "num_samples": 1, "start": "noise", "t_start": 1.0, "t_end": SMALLEST_TIME,
-        },
-    ),
-}  # fmt: skip
-
-
-class _Rows(Mapping[str, tuple[str, dict[str, Any]]]):
-    """A row's name, and the settings that it adds to a job: ours, and every method that is registered."""
-
-    def __getitem__(self, name: str) -> tuple[str, dict[str, Any]]:
-        return _OWN[name] if name in _OWN else (METHODS[name].label, {"method": name})
-
-    def __iter__(self) -> Iterator[str]:
-        return iter([*_OWN, *(name for name in METHODS if name != CVSA)])
-
-    def __len__(self) -> int:
-        return len(list(iter(self)))
-
-
-ROWS = _Rows()
 MEASUREMENT = "measurement"
 
 
@@ -67,41 +38,6 @@ class Plan(NamedTuple):
     output: pathlib.Path
 
 
-def may(row: str, task: Task) -> bool:
-    """Whether a row is for such tasks at all, blind or not."""
-    try:
-        METHODS.get(row, METHODS[CVSA]).check(task)
-    except UnsuitableError:
-        return False
-    return True
-
-
-def equal_evaluations(task: str, row: str, evaluations: int) -> dict[str, int]:
-    """The settings with which a method takes at most about so many evaluations an image.
-
-    Ours changes the number of samples, of about as many steps as its preset has; the others change their
-    steps. A search for a kernel has a fixed number.
-    """
-    (loop, _, _), entry = preset_of(task), find_task(task)
-    if row == CLASSICAL:
-        return {}
-    if row == PAPER:
-        return {"num_steps": evaluations}
-    if row == SAMPLE:
-        if entry.posterior is None:
-            return {}
-        each = 1 + preset_of(task, POSTERIOR).sampler.num_corrections
-        return {"num_steps": max(2, evaluations // each)}
-    if row == CVSA:
-        if entry.blind:
-            return {}
-        each = 1 + loop.num_corrections
-        samples = max(1, evaluations // (loop.num_steps * each))
-        return {"num_samples": samples, "num_steps": max(2, evaluations // (samples * each))}
-    steps = evaluations // METHODS[row].fill(entry, {}).num_samples
-    return {"num_steps": min(max(2, steps // 2 * 2), 1000)}  # even, as two evaluations a level need
-
-
 def settings_of(plan: Plan, task: str, row: str) -> dict[str, Any]:
     """The given values of one cell's job."""
     equal = equal_evaluations(task, row, plan.evaluations) if plan.evaluations else {}
@@ -109,6 +45,8 @@ def settings_of(plan: Plan, task: str, row: str) -> dict[str, Any]:
     foreign = {f.name for t in plan.tasks for f in fields(find_task(t).settings)} - own
     if row not in (CVSA, SAMPLE):  # the others do not search for the kernel
         foreign.add("search_guesses")
+    if not METHODS.get(row, METHODS[CVSA]).diffuses:
+        foreign |= {f.name for f in fields(CLD)}
     shared = {k: v for k, v in plan.shared.items() if k not in foreign}
     return {"task": task, **shared, **ROWS[row][1], **equal, "output": str(folder_of(plan, task, row))}
 
@@ -120,6 +58,16 @@ def job_of(plan: Plan, task: str, row: str) -> RestorationJob:
       UnsuitableError: if the method cannot do the task.
     """
     return resolve(settings_of(plan, task, row))
+
+
+def check(plan: Plan) -> None:
+    """Raises ValueError on a value that a job would refuse, before the first one runs."""
+    for task in plan.tasks:
+        for row in plan.rows:
+            try:
+                check_job(job_of(plan, task, row))
+            except UnsuitableError:
+                continue
 
 
 def run(plan: Plan) -> tuple[dict[tuple[str, str], FinishedJob], dict[tuple[str, str], str]]:
@@ -161,6 +109,7 @@ def collect(plan: Plan, done: dict, refused: dict, judge: Judge) -> tuple[list[d
     for task in plan.tasks:
         wanted = judge.wanted(find_task(task))
         grid = Grid(task, [MEASUREMENT, *(ROWS[row][0] for row in plan.rows)], wanted)
+        measured: dict[str, dict[str, float]] = {}  # by image, from whichever method has it
         for row in plan.rows:
             label = ROWS[row][0]
             if (task, row) in refused:
@@ -181,8 +130,10 @@ def collect(plan: Plan, done: dict, refused: dict, judge: Judge) -> tuple[list[d
                 note = f"{len(job.failures)} of {len(job.failures) + len(job.rows)} images failed: "
                 note += next(iter(job.failures.values())).split(";")[0]
                 grid.cells[label, "psnr"] = grid.cells[label, "psnr"]._replace(note=note)
-            for name in ("psnr", "ssim"):
-                grid.cells[MEASUREMENT, name] = figure(values.get(f"{name}_measurement", []))
+            measured |= {image: {n: values[f"{n}_measurement"][i] for n in ("psnr", "ssim")}
+                         for i, image in enumerate(job.names)}  # fmt: skip
+        for name in ("psnr", "ssim"):
+            grid.cells[MEASUREMENT, name] = figure([of[name] for of in measured.values()])
         grids.append(grid)
     return long, grids
 

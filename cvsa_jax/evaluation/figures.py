@@ -75,6 +75,8 @@ def path_figure(own: FigureSettings, output: pathlib.Path) -> pathlib.Path:
         loop = preset_of(own.task, POSTERIOR).sampler
     loop = dataclasses.replace(loop, num_steps=own.num_steps, num_corrections=0, data_weight=1.0)
     prior, noise = checkpoints.load_prior(own.checkpoint).prior, GaussianSettings().model()
+    if prior.channels not in (None, 3):
+        raise InputError(f"--checkpoint={own.checkpoint} is no prior of colour images")
     file = inputs.list_inputs(str(own.input), False)[0]
     image = images.to_float(images.centre_square(images.open_image(file).convert("RGB"), own.image_size))
     operator = operators.make_operator(own.task, np.random.default_rng(own.seed), *image.shape[:2])

@@ -89,7 +89,7 @@ def _embedded(path: pathlib.Path) -> str:
 
 def grid_table(grid: Grid) -> str:
     """A table of figures as HTML, the best in bold, the notes below."""
-    heads = ["method", *(f"{m.heading}{arrow(m)}" for m in grid.columns.values())]
+    heads = [grid.kind, *(f"{m.heading}{arrow(m)}" for m in grid.columns.values())]
     top = "".join(f'<th scope="col"><button type="button">{html.escape(h)}</button></th>' for h in heads)
     lines = []
     for name in grid.rows:

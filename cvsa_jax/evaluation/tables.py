@@ -27,8 +27,8 @@ def figure(values: Sequence[float]) -> Figure:
 class Grid:
     """Figures by row and column; what is missing is a dash."""
 
-    def __init__(self, title: str, rows: Sequence[str], columns: dict[str, Measure]):
-        self.title, self.rows, self.columns = title, list(rows), columns
+    def __init__(self, title: str, rows: Sequence[str], columns: dict[str, Measure], kind: str = "method"):
+        self.title, self.rows, self.columns, self.kind = title, list(rows), columns, kind
         self.cells: dict[tuple[str, str], Figure] = {}
 
     def best(self, column: str) -> float:
@@ -61,7 +61,7 @@ class Grid:
 
     def markdown(self) -> str:
         """With a heading and the notes below."""
-        heads = ["method", *(f"{m.heading}{arrow(m)}" for m in self.columns.values())]
+        heads = [self.kind, *(f"{m.heading}{arrow(m)}" for m in self.columns.values())]
         lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
         for row in self.rows:
             cells = [self.text(row, column, "**{}**", "-", " ± ") for column in self.columns]

@@ -93,10 +93,17 @@ class Reader:
         """A measurement of any range, (H, W, C) or (H, W)."""
         if not self.measured:
             raise InputError(f"{path} is an array; only measurements may be: --measured")
-        array = images.read_array(path).astype(np.float32)
+        if self.image_size:
+            raise InputError(f"--image_size does not go with {path}: an array is taken as it is")
+        array = images.read_array(path)
+        if not np.issubdtype(array.dtype, np.floating):
+            raise InputError(f"{path} is {array.dtype}, but numbers in [-1, 1] are needed: y / 127.5 - 1 of 8 bits")
+        array = array.astype(np.float32)
         array = array[..., None] if array.ndim == 2 else array
-        if array.ndim != 3 or array.shape[-1] not in (1, 3) or not np.isfinite(array).all():
-            raise InputError(f"{path} is no finite (H, W), (H, W, 1) or (H, W, 3) array, but {array.shape}")
+        if array.ndim != 3 or array.shape[-1] not in (1, 3):
+            raise InputError(f"{path} is no (H, W), (H, W, 1) or (H, W, 3) array, but {array.shape}")
+        if not np.isfinite(array).all():
+            raise InputError(f"{path} holds NaN or infinite numbers: replace what is not known, and mask it")
         return array.mean(-1, keepdims=True) if self.channels == 1 else array
 
     def _operator(self, name: str, shape) -> Operator:
@@ -107,11 +114,8 @@ class Reader:
 
     def _image_shape(self, measured: np.ndarray) -> tuple[int, int, int]:
         """The shape of the image that a measurement is of."""
-        height, width, channels = measured.shape
-        if self.task.picture:
-            return height * self.task.factor, width * self.task.factor, channels
-        sides = [self.settings.unpadded(n) for n in (height, width)]
-        return *sides, channels
+        height, width = (self.task.image_side(n, self.settings) for n in measured.shape[:2])
+        return height, width, measured.shape[-1]
 
     def check(self, files: list[tuple[pathlib.Path, str]]) -> tuple[list[Entry], dict[str, str]]:
         """(images that can be restored, reason by name of those that cannot); nothing is kept."""
@@ -138,6 +142,10 @@ class Reader:
             raise InputError(f"--start=guess: {self.task.name} has no first guess to start from")
         if self.measured and found != read_shape:
             raise InputError(f"the operator measures {found[0]}x{found[1]}, but the input has {read_shape[:2]}")
+        wanted = tuple(-(-n // self.task.factor) for n in shape[:2])
+        if self.operator is not None and self.task.picture and found[:2] != wanted:
+            of = "x".join(map(str, wanted))
+            raise InputError(f"the operator measures {found[0]}x{found[1]}, but {self.task.name} of this image is {of}")
 
     def measure(self, entry: Entry) -> Measured:
         """Draw the operator and, for clean inputs, the measurement."""
@@ -166,7 +174,10 @@ def read_list(path: str, folder: pathlib.Path) -> list[pathlib.Path]:
         names = [line.strip() for line in pathlib.Path(path).read_text().splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the list {path}: {error}") from error
-    files = [folder / name for name in names]
+    for name in names:
+        if pathlib.Path(name).is_absolute() or ".." in pathlib.Path(name).parts:
+            raise InputError(f"the list {path} names {name}, which is not below {folder}")
+    files = [folder / name for name in dict.fromkeys(names)]
     missing = [f for f in files if not f.is_file()]
     if missing or not files:
         raise InputError(f"the list {path} names {missing[0] if missing else 'no image'}, which is not there")
@@ -179,11 +190,9 @@ def check_measured(task: Task, settings: Any, has_operator: bool) -> None:
     Raises:
       InputError: says what to give.
     """
-    if has_operator or not task.needs or (task.needs == "kernel" and settings.kernel is not None):
+    missing = [name for name in task.drawn_by if getattr(settings, name, None) is None]
+    if has_operator or not missing:
         return
-    what = {
-        "kernel": "the kernel: --kernel=FILE",
-        "mask": "the mask: --task=mask_inpaint --mask=FILE",
-        "operator": "the operator, as an earlier job wrote it: --operator=FILE.npz",
-    }
-    raise InputError(f"--measured with {task.name} needs {what[task.needs]}")
+    files = " and ".join(f"--{name}=FILE" for name in missing if hasattr(settings, name))
+    way = f"{files}, or " if files else ""
+    raise InputError(f"--measured with {task.name} needs {way}the operator of an earlier job: --operator=FILE.npz")

@@ -46,6 +46,8 @@ class KernelFinder:
             raise UnsuitableError(
                 "the kernel search knows Gaussian noise alone; with --noise=poisson give --start=noise"
             )
+        if search and prior.spectrum is None:
+            raise UnsuitableError("the kernel search needs a prior that knows its data's spectrum; give --start=noise")
         self._task, self._settings, self._prior, self._kernels = task, settings, prior, kernels
         self._noise, self._search = noise, search
         self._searches: dict[int, KernelSearch] = {}
@@ -60,11 +62,18 @@ class KernelFinder:
         """What the joint chains need; None if the kernel is searched for."""
         return None if self._search else KernelPrior(self._kernels.prior, self.side)
 
+    def operator(self, measured: Measured) -> Operator:
+        """An operator of the kind that the loop is given."""
+        own = measured.operator  # of the task's settings, or the one that --operator names
+        boundary = own.boundary if isinstance(own, operators.Convolution) else self._settings.boundary
+        return own if self._search else BlindConvolution(boundary)
+
     def find(self, measured: Measured, key: jax.Array) -> Found:
         """The operator of one image."""
-        boundary = self._settings.boundary
-        if not self._search:
-            return Found(BlindConvolution(boundary), None, 0.0, 0)
+        known = self.operator(measured)
+        if not isinstance(known, operators.Convolution):
+            return Found(known, None, 0.0, 0)
+        boundary = known.boundary
         side = self.side(measured.entry.shape)
         if side not in self._searches:
             guesses = SearchSettings(num_guesses=self._settings.search_guesses, family=self._task.family)

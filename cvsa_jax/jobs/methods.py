@@ -1,17 +1,16 @@
 """What can restore: CVSA, the baselines, and the classical yardstick, behind one interface."""
 
 import dataclasses
-import time
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
-import numpy as np
-
-from cvsa_jax.baselines import BASELINES, BLIND_BASELINES, Baseline, constants, restore_classically
+from cvsa_jax.baselines import BASELINES, BLIND_BASELINES, Baseline, constants
 from cvsa_jax.baselines.base import TRAINING_STEPS
-from cvsa_jax.batch import BatchRestorer, BatchResult, KernelPrior, baseline_loops, guided_loops
+from cvsa_jax.batch import BatchRestorer, KernelPrior, baseline_loops, guided_loops
 from cvsa_jax.diffusion import CLD
-from cvsa_jax.noise import GaussianNoise, NoiseModel
+from cvsa_jax.jobs.classical import ClassicalRestorer
+from cvsa_jax.noise import NoiseModel
 from cvsa_jax.operators import Task
 from cvsa_jax.presets import ACCURACY, AIMS, COMBINATIONS, MEAN, RESIDUAL, preset_of
 from cvsa_jax.priors import Prior
@@ -84,12 +83,14 @@ MethodSettings = CvsaSettings | BaselineSettings | ClassicalSettings
 
 class Method(NamedTuple):
     """label: for tables. settings: their class. fill: (task, given) -> the settings, every value known.
-    blind: whether it does blind tasks (True), others (False), or both (None)."""
+    blind: whether it does blind tasks (True), others (False), or both (None). diffuses: whether the constants of
+    the diffusion matter to it."""
 
     label: str
     settings: type
     fill: Callable[[Task, Mapping[str, Any]], MethodSettings]
     blind: bool | None = None
+    diffuses: bool = False
 
     def check(self, task: Task) -> None:
         """Raises UnsuitableError if the method is for blind tasks and this is none, or the other way round."""
@@ -149,10 +150,13 @@ def _read_constants(name: str, label: str, texts: tuple[str, ...]) -> dict[str, 
             found[key] = type(known[key])(value)
         except ValueError as error:
             raise ValueError(f"--method_settings={text}: {value!r} is no {type(known[key]).__name__}") from error
+        least = 1 if isinstance(known[key], int) else 0
+        if not (math.isfinite(found[key]) and found[key] >= least):
+            raise ValueError(f"--method_settings={text}: {key} must be at least {least}")
     return found
 
 
-METHODS: dict[str, Method] = {CVSA: Method("CVSA", CvsaSettings, _fill_own)}
+METHODS: dict[str, Method] = {CVSA: Method("CVSA", CvsaSettings, _fill_own, diffuses=True)}
 
 
 def register_baseline(name: str, baseline: Baseline, blind: bool = False) -> None:
@@ -219,28 +223,3 @@ def make_restorer(
             settings = dataclasses.replace(settings, start=NOISE)
         loops = guided_loops(prior, noise, settings, kernel)
     return BatchRestorer(prior, loops, method.num_steps, kernel)
-
-
-class ClassicalRestorer:
-    """The classical yardstick, image by image."""
-
-    def __init__(self, noise: NoiseModel):
-        if not isinstance(noise, GaussianNoise):
-            raise UnsuitableError("it knows Gaussian noise alone")
-        noise.check()
-        self._noise_std = noise.std
-
-    def check(self, measurement: np.ndarray, operator, image_shape) -> None:
-        """Raises UnsuitableError if there is no classical method for the operator."""
-        restore_classically(operator, measurement, self._noise_std, image_shape)
-
-    def __call__(
-        self, keys, measurements, operators, image_shape, progress: Callable[[int], object] = lambda _: None
-    ) -> BatchResult:
-        clock, images, residuals = time.perf_counter(), [], []
-        for y, operator in zip(measurements, operators, strict=True):
-            images.append(restore_classically(operator, y, self._noise_std, image_shape))
-            r = operator.restrict(y) - np.asarray(operator(images[-1]))
-            residuals.append(np.sqrt(np.mean(np.asarray(r) ** 2)))
-        progress(1)
-        return BatchResult(np.stack(images), np.array(residuals), None, None, time.perf_counter() - clock)

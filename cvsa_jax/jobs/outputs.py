@@ -1,9 +1,9 @@
 """What a restoration job writes: pictures, metrics, the record of its settings."""
 
 import csv
-import json
 import math
 import pathlib
+import shutil
 from typing import NamedTuple
 
 import jax
@@ -18,6 +18,8 @@ from cvsa_jax.presets import MEAN
 from cvsa_jax.types import InputError
 
 GRID_IMAGES = 32
+# The folders of pictures that a job writes.
+KINDS = ("restored", "measurement", "truth", "operator", "kernel", "samples", "deviation", "aligned")
 
 
 class Restored(NamedTuple):
@@ -83,13 +85,14 @@ class Results:
         if folder.exists() and not folder.is_dir():
             raise InputError(f"--output={folder} is a file, not a folder")
         if summary.exists() and not overwrite:
-            if json.loads(summary.read_text())["settings"] != settings:
+            if records.read_json(summary).get("settings") != settings:
                 raise InputError(
                     f"--output={folder} holds a job with other settings; name another folder or give --overwrite"
                 )
-            self.rows = records.read_rows(self._metrics)
+            self.rows = [row for row in records.read_rows(self._metrics) if None not in row.values()]  # not a cut one
         elif folder.exists() and any(folder.iterdir()) and not overwrite:
             raise InputError(f"--output={folder} is not empty; name another folder or give --overwrite")
+        self._stale = overwrite and summary.exists()  # pictures of the job before would pass for those of this one
 
     @property
     def done(self) -> set[str]:
@@ -102,6 +105,8 @@ class Results:
 
     def begin(self) -> None:
         """Write the settings and the metrics so far; nothing is written before this."""
+        for kind in KINDS if self._stale else ():
+            shutil.rmtree(self.folder / kind, ignore_errors=True)
         records.write_json(self.folder / "summary.json", self._record)
         records.write_rows(self._metrics, self._columns, self.rows)
         kept = [row for row in records.read_rows(self._residuals) if row["image"] in self.done]
@@ -114,7 +119,8 @@ class Results:
         estimate = samples.mean(0) if self._mean else samples[best]
         images.save_image(self.folder / "restored" / f"{name}.png", estimate)
         self._write_measurement(measured)
-        save_operator(self.folder / "operator", name, measured.operator)
+        if measured.truth is not None or not self._task.blind:  # else nobody knows it, and it was drawn for nothing
+            save_operator(self.folder / "operator", name, measured.operator)
         if found.kernel is not None:
             save_kernel(self.folder / "kernel", name, found.kernel)
         if len(samples) > 1:

@@ -39,7 +39,21 @@ def plain(record: dict) -> dict:
 def write_json(path: pathlib.Path, record: dict) -> None:
     """Write a record for people and programs to read."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=1, default=str) + "\n")
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(json.dumps(record, indent=1, default=str) + "\n")
+    os.replace(part, path)  # whole or not at all, if the job is killed here
+
+
+def read_json(path: pathlib.Path) -> dict:
+    """A record that `write_json` wrote.
+
+    Raises:
+      InputError: if it is damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}); name another folder or give --overwrite") from error
 
 
 def read_rows(path: pathlib.Path) -> list[dict]:
@@ -52,10 +66,12 @@ def read_rows(path: pathlib.Path) -> list[dict]:
 
 def write_rows(path: pathlib.Path, columns: Sequence[str], rows: Iterable[dict]) -> None:
     """Write a CSV file."""
-    with path.open("w", newline="") as file:
+    part = path.with_name(f"{path.name}.part")
+    with part.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
+    os.replace(part, path)
 
 
 def claim_folder(folder: pathlib.Path, settings: dict) -> None:
@@ -66,7 +82,7 @@ def claim_folder(folder: pathlib.Path, settings: dict) -> None:
     """
     path, settings = folder / "settings.json", plain(settings)
     if path.exists():
-        if json.loads(path.read_text())["settings"] != settings:
+        if read_json(path).get("settings") != settings:
             raise InputError(f"--output={folder} holds a job with other settings; name another folder")
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"--output={folder} is not an empty folder; name another")

@@ -79,6 +79,19 @@ class Prepared:
         self.results.finish(self.failures)
 
 
+def check_job(job: RestorationJob) -> None:
+    """What can be checked of a job without its images: its files, its prior and its sampler.
+
+    Raises:
+      ValueError: on a bad setting or file. UnsuitableError: if the method cannot do the task.
+    """
+    stored_operator(job)
+    read_files(job.operator)
+    inputs.list_inputs(str(job.job.input), job.job.measured)
+    prior = records.load_prior(job.job.checkpoint, job.diffusion).prior
+    methods.sampler_of(job.method, prior.cld)
+
+
 def prepare(job: RestorationJob) -> Prepared:
     """Check everything that can be checked before anything compiles, and begin the folder of results.
 
@@ -111,9 +124,9 @@ def prepare(job: RestorationJob) -> Prepared:
     entries, failures = reader.check(todo)
     if failures and not entries and not results.rows:
         raise ValueError(next(iter(failures.values())))
-    if entries and not task.blind:
+    if entries:
         first = reader.measure(entries[0])
-        restorer.check(first.measurement, first.operator, first.entry.shape)
+        restorer.check(first.measurement, kernels.operator(first) if kernels else first.operator, first.entry.shape)
     for error in failures.values():
         print(f"skipped: {error}", file=sys.stderr)
     results.begin()

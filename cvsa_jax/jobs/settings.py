@@ -14,6 +14,7 @@ from cvsa_jax.noise import NOISES, GaussianSettings, PoissonSettings
 from cvsa_jax.operators import TASKS, Task, find_task
 from cvsa_jax.operators.task import BlindSettings
 from cvsa_jax.presets import ACCURACY, AIMS, USUAL, Preset, preset_of
+from cvsa_jax.restoration import evaluations_of
 from cvsa_jax.sampler_settings import GUESS, NOISE
 from cvsa_jax.settings import Field, Settings, build, fields, nearest, setting, text_of, values
 
@@ -41,7 +42,7 @@ class JobSettings(Settings):
     report: bool = setting(False, "Write report.html too: one page with everything, which needs no network.", free=True)
     noise: str = setting("gaussian", "The noise of the measurement.", choices=NOISES)
     method: str = setting(CVSA, "What restores.", choices=METHODS)
-    seed: int = setting(0, "Seed of masks, kernels, noise and samples.")
+    seed: int = setting(0, "Seed of masks, kernels, noise and samples.", low=0)
     batch_size: int = setting(16, "Samples restored together.", low=1, free=True)
 
 
@@ -67,7 +68,8 @@ class RestorationJob:
     @property
     def groups(self) -> tuple:
         """The settings objects."""
-        return self.job, self.operator, self.noise, self.method, self.diffusion
+        own = (self.diffusion,) if METHODS[self.job.method].diffuses else ()
+        return self.job, self.operator, self.noise, self.method, *own
 
     def values(self) -> dict[str, Any]:
         """Every setting by the name of its flag."""
@@ -105,7 +107,7 @@ def owners(name: str) -> list[tuple[str, list[str]]]:
     found = [
         ("task", [t.name for t in TASKS.values() if has(t.settings)]),
         ("noise", [k for k, kind in NOISES.items() if has(kind)]),
-        ("method", [k for k, method in METHODS.items() if has(method.settings)]),
+        ("method", [k for k, m in METHODS.items() if has(m.settings) or (m.diffuses and has(CLD))]),
     ]
     return [(flag, names) for flag, names in found if names]
 
@@ -123,7 +125,7 @@ def resolve(given: Mapping[str, Any]) -> RestorationJob:
             raise ValueError(f"--{name} is required")
     task, job = find_task(given["task"]), build(JobSettings, given)
     method, noise = METHODS[job.method], NOISES[job.noise]
-    groups = (JobSettings, task.settings, noise, method.settings, CLD)
+    groups = (JobSettings, task.settings, noise, method.settings, *([CLD] if method.diffuses else []))
     usable = {f.name for group in groups for f in fields(group) if f.setting.flag}
     for name in given:
         if name not in usable:
@@ -181,7 +183,9 @@ def command(job: RestorationJob) -> list[str]:
         if not missing:
             break
         decisive = [n for n in ("method", "aim", "noise", "sampler", "guidance") if n in missing]
-        given[decisive[0] if decisive else missing[0]] = wanted[decisive[0] if decisive else missing[0]]
+        name = decisive[0] if decisive else missing[0]
+        both = ("t_start", "t_end")  # neither need go with the other's default
+        given |= {n: wanted[n] for n in (both if name in both else (name,))}
     return [f"--{name}={text_of(value)}" for name, value in given.items()]
 
 
@@ -200,7 +204,8 @@ def listing() -> str:
 
 def _preset_text(preset: Preset) -> str:
     loop = preset.sampler
-    each = f" of {1 + loop.num_corrections} evaluations" if loop.num_corrections else ""
+    count = evaluations_of(loop)
+    each = f" of {count} evaluations" if count > 1 else ""
     start = "" if loop.start == NOISE else f", from a guess at t = {loop.t_start:g}"
     work = f"{loop.num_steps} steps{each} x {preset.num_samples} samples, {preset.combine}{start}"
     names = f"{loop.sampler}, {loop.guidance}, {loop.time_grid}"

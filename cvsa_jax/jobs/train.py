@@ -153,6 +153,10 @@ class TrainingRun:
         if self._store.latest_step is not None:
             check_settings(self._store, self._settings)
 
+    def _record(self, step: int) -> dict:
+        seen = {"images_seen": step * self.own.batch_size, "versions": records.versions()}
+        return self._source.facts | seen | {"settings": self._settings}
+
     def run(self) -> pathlib.Path:
         """Train to the end; the folder of the prior.
 
@@ -188,9 +192,9 @@ class TrainingRun:
             if step % own.save_every == 0 or last:
                 store.save(step, state, batches.get_state(), self._settings)
             if step % own.sample_every == 0 or last:
-                seen = {"images_seen": step * own.batch_size, "versions": records.versions()}
-                record = self._source.facts | seen | {"settings": self._settings}
-                evaluate(spec, state, self._source.validation, folder, record)
+                evaluate(spec, state, self._source.validation, folder, self._record(step))
                 clock = time.perf_counter()
+        if not (folder / "prior" / "prior.json").exists():  # killed between the last checkpoint and the prior
+            evaluate(spec, state, self._source.validation, folder, self._record(own.num_steps))
         store.close()
         return folder / "prior"

@@ -28,7 +28,7 @@ class TrainingSettings(Settings):
     )  # fmt: skip
     image_size: int = setting(networks.NetworkSpec.image_size, "Side of the training images.", "pixels", low=8)
     image_channels: int | None = setting(
-        None, "3 for colour, 1 for grey.", low=1, high=3, otherwise="3, and 1 for kernels"
+        None, "3 for colour, 1 for grey.", low=1, high=3, odd=True, otherwise="3, and 1 for kernels"
     )
     channels: tuple[int, ...] = setting(tuple(UNet.channels), "Features of each level of the U-Net.")
     encoder_blocks: tuple[int, ...] = setting(
@@ -44,7 +44,7 @@ class TrainingSettings(Settings):
     learning_rate: float = setting(1.5e-3, "Peak learning rate of Adam.", above=0)
     warmup_steps: int = setting(200, "Steps of linear warm-up.", low=0)
     average_decay: float = setting(0.999, "Decay of the moving average of the parameters.", low=0, below=1)
-    seed: int = setting(0, "Seed of the parameters, the data order and the noise.")
+    seed: int = setting(0, "Seed of the parameters, the data order and the noise.", low=0)
     num_validation: int = setting(256, "Images held out to measure the denoising error.", low=1)
     log_every: int = setting(50, "Steps between lines of metrics.csv.", low=1, free=True)
     save_every: int = setting(500, "Steps between checkpoints.", low=1, free=True)

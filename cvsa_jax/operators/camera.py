@@ -103,6 +103,6 @@ def _shake(generator, height, width, settings: CameraSettings) -> CameraShake:
 TASKS = (
     Task(
         "nonlinear_deblur", "a camera's shake and saturation", _shake, (CameraShake,), CameraSettings,
-        needs="operator", linear=False,
+        drawn_by=("operator",), linear=False,
     ),
 )  # fmt: skip

@@ -19,6 +19,6 @@ def _checkout(generator, height, width, settings) -> Operator:
 TASKS = (
     Task(
         "checkout", "shaken camera, goods held in a hand or behind --mask", _checkout, (Convolution, Mask),
-        CheckoutSettings, needs="operator",
+        CheckoutSettings, drawn_by=("kernel", "mask"),
     ),
 )  # fmt: skip

@@ -103,6 +103,6 @@ def _encoded(generator, height, width, settings: EncoderSettings) -> EncodedBlur
 TASKS = (
     Task(
         "bkse_deblur", "the paper's nonlinear blur, a network and a code", _encoded, (EncodedBlur,), EncoderSettings,
-        needs="operator", requires=("bkse_weights",), linear=False,
+        drawn_by=("operator",), requires=("bkse_weights",), linear=False,
     ),
 )  # fmt: skip

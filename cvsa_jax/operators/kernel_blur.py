@@ -98,7 +98,7 @@ def read_kernel(path: str) -> np.ndarray:
       InputError: if it cannot be read.
     """
     if path.endswith(".npy"):
-        return images.read_array(path)
+        return images.read_array(path).astype(np.float64)
     return images.read_grey(path).astype(np.float64)
 
 
@@ -180,7 +180,7 @@ TASKS = (
     ),
     Task(
         "motion_deblur", "motion blur by a known kernel", motion_blur, (Convolution,), MotionBlurSettings,
-        needs="kernel",
+        drawn_by=("kernel",),
     ),
     Task(
         "blind_gaussian_deblur", "Gaussian blur of unknown width", _gaussian_by_kernel, (Convolution,), _BlindGaussian,

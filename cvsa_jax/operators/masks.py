@@ -167,12 +167,12 @@ _HOLE_SAMPLES = {
 }  # fmt: skip
 TASKS = (
     Task(
-        "box_inpaint", "a square hole at a random place", _box, (Mask,), BoxSettings, needs="mask",
+        "box_inpaint", "a square hole at a random place", _box, (Mask,), BoxSettings, drawn_by=("mask",),
         accuracy=_HOLE, posterior=_HOLE_SAMPLES,
     ),
     # Where much is left open, the noise of each step costs texture that few steps do not bring back; a flow has none.
     Task(
-        "random_inpaint", "most pixels lost at random", _random, (Mask,), RandomSettings, needs="mask",
+        "random_inpaint", "most pixels lost at random", _random, (Mask,), RandomSettings, drawn_by=("mask",),
         posterior={"sampler": "multistep"},
     ),
     Task(

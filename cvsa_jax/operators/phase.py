@@ -164,17 +164,19 @@ class PhaseSettings(Settings):
         2.0, "An eighth of this, times the side, is padded with zeros on either side.", low=0, high=8
     )
 
-    def padding(self, size: int) -> int:
-        """Zeros on either side of `size` pixels."""
-        return int(self.oversampling / 8 * size)
 
-    def unpadded(self, size: int) -> int:
-        """The side of the image whose padded side is `size`."""
-        return next((n for n in range(1, size + 1) if n + 2 * self.padding(n) >= size), size)
+def padding(size: int, oversampling: float) -> int:
+    """Zeros on either side of `size` pixels."""
+    return int(oversampling / 8 * size)
+
+
+def unpadded(size: int, oversampling: float) -> int:
+    """The side of the image whose padded side is `size`."""
+    return next((n for n in range(1, size + 1) if n + 2 * padding(n, oversampling) >= size), size)
 
 
 def _magnitudes(generator, height, width, settings: PhaseSettings) -> FourierMagnitude:
-    return FourierMagnitude(settings.padding(height), settings.padding(width))
+    return FourierMagnitude(padding(height, settings.oversampling), padding(width, settings.oversampling))
 
 
 # Guidance along a derivative cannot find lost phases. Projections can, round means that are drawn afresh
@@ -186,6 +188,7 @@ _PROJECTED = {
 TASKS = (
     Task(
         "phase_retrieval", "magnitudes of the Fourier transform", _magnitudes, (FourierMagnitude,), PhaseSettings,
+        side=lambda size, settings: unpadded(size, settings.oversampling),
         linear=False, picture=False, accuracy=_PROJECTED, posterior=None,
     ),
 )  # fmt: skip

@@ -33,9 +33,10 @@ class Task:
       build: (generator, height, width, settings) -> operator, for images of height x width.
       makes: the classes of the operators that it builds.
       settings: the class of its settings.
-      factor: the image's side over the measurement's.
-      needs: what must be given with measured inputs, since it is drawn otherwise: 'kernel', 'mask',
-        'operator' or nothing.
+      factor: the image's side over the measurement's. side: (measurement's side, settings) -> image's side, where
+        it is not that factor.
+      drawn_by: what of the operator is drawn, each the name of the setting that states it instead, or of none
+        ('mask' of a hole at a random place). With measured inputs they, or an operator's file, must be given.
       requires: settings that must always be given.
       linear: whether H is linear.
       blind: whether the kernel is to be found too. family: of which, as `draw_kernel` has them.
@@ -50,7 +51,8 @@ class Task:
     makes: tuple[type[Operator], ...]
     settings: type = NoSettings
     factor: int = 1
-    needs: str = ""
+    side: Callable[[int, Any], int] | None = None
+    drawn_by: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
     linear: bool = True
     blind: bool = False
@@ -58,6 +60,10 @@ class Task:
     picture: bool = True
     accuracy: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     posterior: Mapping[str, Any] | None = dataclasses.field(default_factory=dict)
+
+    def image_side(self, measured: int, settings: Any) -> int:
+        """The side of the image whose measurement has the side `measured`, in pixels."""
+        return measured * self.factor if self.side is None else self.side(measured, settings)
 
 
 def scaled(share: float, side: int) -> float:

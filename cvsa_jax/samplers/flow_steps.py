@@ -21,7 +21,7 @@ def flow(cld: CLD, before: np.ndarray, after: np.ndarray, share: float = 1.0) ->
         L = A + share diag(0, G b) S_t^-1,   b = -share diag(0, G b) S_t^-1 a_t.
 
     share = 1 is the probability flow, for which R S_t R' = S_s; share = 2 the mean of the
-    reverse diffusion, whose R is the gain of `ancestral.bridge`. By the classical Runge-Kutta
+    reverse diffusion, whose R is the gain of `gaussian_bridge.bridge`. By the classical Runge-Kutta
     method in log t. A ratio of Cholesky factors has the flow's marginals, but is not the limit
     of small steps, and fails at few.
 

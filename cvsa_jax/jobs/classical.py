@@ -1,0 +1,36 @@
+"""The classical yardstick, with the interface of `BatchRestorer`."""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from cvsa_jax.baselines import restore_classically
+from cvsa_jax.batch import BatchResult
+from cvsa_jax.noise import GaussianNoise, NoiseModel
+from cvsa_jax.types import UnsuitableError
+
+
+class ClassicalRestorer:
+    """The classical yardstick, image by image."""
+
+    def __init__(self, noise: NoiseModel):
+        if not isinstance(noise, GaussianNoise):
+            raise UnsuitableError("it knows Gaussian noise alone")
+        noise.check()
+        self._noise_std = noise.std
+
+    def check(self, measurement: np.ndarray, operator, image_shape) -> None:
+        """Raises UnsuitableError if there is no classical method for the operator."""
+        restore_classically(operator, measurement, self._noise_std, image_shape)
+
+    def __call__(
+        self, keys, measurements, operators, image_shape, progress: Callable[[int], object] = lambda _: None
+    ) -> BatchResult:
+        clock, images, residuals = time.perf_counter(), [], []
+        for y, operator in zip(measurements, operators, strict=True):
+            images.append(restore_classically(operator, y, self._noise_std, image_shape))
+            r = operator.restrict(y) - np.asarray(operator(images[-1]))
+            residuals.append(np.sqrt(np.mean(np.asarray(r) ** 2)))
+        progress(1)
+        return BatchResult(np.stack(images), np.array(residuals), None, None, time.perf_counter() - clock)
