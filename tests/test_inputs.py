@@ -32,6 +32,10 @@ def test_a_reduction_may_come_before_phase_retrieval(restore, tmp_path):
         "b", "--task=sr2+phase_retrieval", "--measured", f"--input={tmp_path / 'a' / 'measurement'}", few=FEW[1:]
     )
     assert again.returncode == 0, again.stderr
+    picture = f"--input={tmp_path / 'a' / 'restored' / 'clothing_001.png'}"
+    done = restore("c", "--task=phase_retrieval", "--measured", picture, few=FEW[1:])
+    assert done.returncode == 1
+    assert "is a picture, which cannot hold what phase_retrieval measures" in done.stderr
     assert Image.open(tmp_path / "b" / "restored" / "clothing_001.png").size == (16, 16)
 
 

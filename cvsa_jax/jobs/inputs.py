@@ -82,6 +82,8 @@ class Reader:
     def _read(self, path: pathlib.Path) -> np.ndarray:
         if path.suffix == ".npy":
             return self._read_array(path)
+        if self.measured and not self.task.picture:
+            raise InputError(f"{path} is a picture, which cannot hold what {self.task.name} measures: give a .npy file")
         image = images.open_image(path)
         if self.channels == 1:
             image = image.convert("L")
