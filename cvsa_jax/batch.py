@@ -16,7 +16,7 @@ from cvsa_jax.noise import NoiseModel
 from cvsa_jax.operators.base import Operator, as_operator
 from cvsa_jax.operators.kernels import image_to_kernel
 from cvsa_jax.priors import Prior
-from cvsa_jax.restoration import make_loop, make_plan, view
+from cvsa_jax.restoration import Plan, make_loop, make_plan, view
 from cvsa_jax.sampler_settings import SamplerSettings
 from cvsa_jax.samplers import Loop, run_steps
 from cvsa_jax.sharding import batch_mesh, split_over
@@ -62,14 +62,19 @@ class KernelPrior(NamedTuple):
 LoopMaker = Callable[[Any, Operator, tuple, tuple[int, int, int]], Loop]
 
 
-def guided_loops(prior: Prior, noise: NoiseModel, settings: SamplerSettings, kernel: KernelPrior | None) -> LoopMaker:
+def guided_loops(
+    prior: Prior, noise: NoiseModel, settings: SamplerSettings | Plan, kernel: KernelPrior | None
+) -> LoopMaker:
     """Loops of `restore`, or with a prior of kernels those of `blind_loop`; their tables are made once.
+
+    Args:
+      prior, noise, kernel: of the images, their measurements, the kernels. settings: of the loops, or their plan.
 
     Raises:
       ValueError: on settings that `restore` would refuse.
     """
     noise.check()
-    plan = make_plan(settings, prior.cld)
+    plan = settings if isinstance(settings, Plan) else make_plan(settings, prior.cld)
 
     def make(measurement, operator, priors, canvas):
         if kernel is None:

@@ -171,6 +171,13 @@ def read_files(settings: Any) -> Any:
     return dataclasses.replace(settings, **found) if found else settings
 
 
+def require(given: Mapping[str, Any], *names: str) -> None:
+    """Raises ValueError unless each of the values is given."""
+    for name in names:
+        if given.get(name) is None:
+            raise ValueError(f"--{name} is required")
+
+
 def build(owner: type, given: Mapping[str, Any], **defaults) -> Any:
     """A settings object from the given values that it has a field for, over other defaults."""
     names = {f.name for f in fields(owner)}

@@ -27,9 +27,11 @@ from cvsa_jax.evaluation import comparison, datasets, uncertainty
 from cvsa_jax.evaluation.judge import Judge
 from cvsa_jax.evaluation.rows import ROWS, may
 from cvsa_jax.jobs import inputs, records
-from cvsa_jax.jobs.settings import JobSettings, known, owners
+from cvsa_jax.jobs.settings import JobSettings, belongs, known, owners
 from cvsa_jax.operators import find_task
-from cvsa_jax.settings import Settings, build, fields, like, setting, values
+from cvsa_jax.settings import Settings, build, fields, like, require, setting, values
+
+__all__ = ["belongs", "check", "groups"]
 
 FIRST = 32  # images that a comparison takes
 LINEAR = ("sr4", "box_inpaint", "random_inpaint", "gaussian_deblur", "motion_deblur")
@@ -82,13 +84,6 @@ def groups() -> Groups:
     return {"Comparison": ("", fields(EvaluateSettings)), **shared}
 
 
-def belongs() -> dict[str, str]:
-    """Behind a flag's help, the tasks or the noise that it is for."""
-    names = [f.name for heading in ("Degradation", "Noise") for f in known()[heading][1]]
-    parts = {name: [f"--{flag}={', '.join(some)}" for flag, some in owners(name)] for name in names}
-    return {name: f" [{'; '.join(some)}]" if some else "" for name, some in parts.items()}
-
-
 def check(given: dict[str, Any]) -> Callable[[], None]:
     """The comparison, or the judgement."""
     own = build(EvaluateSettings, given)
@@ -121,9 +116,7 @@ def make_plan(own: EvaluateSettings, given: dict[str, Any]) -> tuple[comparison.
     Raises:
       ValueError: on a value that is missing, wrong or of no effect.
     """
-    for name in ("data", "output"):
-        if getattr(own, name) is None:
-            raise ValueError(f"--{name} is required")
+    require(given, "data", "output")
     if (own.preset is None) == (not own.tasks):
         raise ValueError("give --preset or --tasks, or --results to judge the samples of a job")
     tasks = list(own.tasks or PRESETS[str(own.preset)])

@@ -17,7 +17,7 @@ from cvsa_jax.commands.flags import Groups
 from cvsa_jax.evaluation.figures import FIGURES, FigureSettings
 from cvsa_jax.jobs import inputs
 from cvsa_jax.operators import find_task
-from cvsa_jax.settings import build, fields
+from cvsa_jax.settings import build, fields, require
 
 # Flags that one kind of figure alone has.
 ONLY = {"task": "path", "num_steps": "path", "num_frames": "path", "tasks": "tasks", "limit": "checkout"}
@@ -30,9 +30,7 @@ def groups() -> Groups:
 
 def check(given: dict[str, Any]) -> Callable[[], None]:
     """The figure."""
-    for name in ("kind", "input", "output"):
-        if name not in given:
-            raise ValueError(f"--{name} is required")
+    require(given, "kind", "input", "output")
     own = build(FigureSettings, given)
     for name, kind in ONLY.items():
         if name in given and own.kind != kind:

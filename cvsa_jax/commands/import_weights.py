@@ -15,7 +15,7 @@ from typing import Any
 
 from cvsa_jax.commands.flags import Groups
 from cvsa_jax.importers import arrays, bkse, quality
-from cvsa_jax.settings import Settings, build, fields, setting
+from cvsa_jax.settings import Settings, build, fields, require, setting
 
 NETWORKS = {
     "bkse": bkse.load,
@@ -40,9 +40,7 @@ def groups() -> Groups:
 
 def check(given: dict[str, Any]) -> Callable[[], None]:
     """The conversion."""
-    for name in ("network", "weights", "output"):
-        if name not in given:
-            raise ValueError(f"--{name} is required")
+    require(given, "network", "weights", "output")
     own = build(ImportSettings, given)
     output = pathlib.Path(str(own.output))
     if output.suffix != ".npz":

@@ -17,9 +17,11 @@ from cvsa_jax.commands.flags import Groups
 from cvsa_jax.evaluation import report
 from cvsa_jax.jobs import Prepared, prepare, resolve
 from cvsa_jax.jobs.methods import METHODS
-from cvsa_jax.jobs.settings import JobSettings, known, listing, owners
+from cvsa_jax.jobs.settings import JobSettings, belongs, known, listing
 from cvsa_jax.settings import Settings, fields, setting
 from cvsa_jax.types import UnsuitableError
+
+__all__ = ["belongs", "check", "groups"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,17 +34,6 @@ class ListSettings(Settings):
 def groups() -> Groups:
     """The verb's flags."""
     return known() | {"Help": ("", fields(ListSettings))}
-
-
-def belongs() -> dict[str, str]:
-    """Behind a flag's help, what it belongs to."""
-    shared = {f.name for f in fields(JobSettings)}
-    names = [f.name for _, some in known().values() for f in some if f.name not in shared]
-    found = {}
-    for name in names:
-        parts = [f"--{flag}={', '.join(values)}" for flag, values in owners(name) if flag != "method"]
-        found[name] = f" [{'; '.join(parts)}]" if parts else ""
-    return found
 
 
 def check(given: dict[str, Any]) -> Callable[[], None]:
@@ -66,10 +57,9 @@ def close(prepared: Prepared) -> None:
     """The closing lines, and exit code 1 if an image failed."""
     results, failures, job = prepared.results, prepared.failures, prepared.job
     lines = measures.closing_lines(job.task, results.means())
+    count = f"{len(results.rows)} image{'' if len(results.rows) == 1 else 's'}"
     for i, line in enumerate(lines):
-        print(
-            line if i else f"{job.job.task}: {len(results.rows)} image{'' if len(results.rows) == 1 else 's'}, {line}"
-        )
+        print(line if i else f"{job.job.task}: {count}, {line}")
     print(f"pictures: {results.folder / 'grid.png'}, {results.folder / 'restored'}")
     if job.job.report:
         print(f"report: {report.job_report(results.folder)}")

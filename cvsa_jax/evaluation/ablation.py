@@ -10,9 +10,9 @@ import matplotlib
 
 from cvsa_jax.evaluation import report
 from cvsa_jax.evaluation.finished import FinishedJob
-from cvsa_jax.evaluation.tables import Figure, Grid, figure
+from cvsa_jax.evaluation.tables import Grid, figure
 from cvsa_jax.jobs import RestorationJob, prepare, records, resolve
-from cvsa_jax.measures import MEASURES, column_of
+from cvsa_jax.measures import MEASURES
 from cvsa_jax.types import InputError
 
 SHOWN = ("psnr", "ssim", "kernel_mse", "residual", "seconds", "network_evaluations")
@@ -83,11 +83,8 @@ def grid_of(sweep: Sweep, done: dict) -> Grid:
     for value, label in labels.items():
         job = done[sweep.name, value]
         for name in shown:
-            grid.cells[label, name] = figure([float(r.get(column_of(name, job.task)) or "nan") for r in job.rows])
-        if job.failures:
-            why = next(iter(job.failures.values())).split(";")[0]
-            note = f"{len(job.failures)} of {len(job.failures) + len(job.rows)} images failed: {why}"
-            grid.cells[label, "psnr"] = grid.cells.get((label, "psnr"), Figure())._replace(note=note)
+            grid.cells[label, name] = figure(job.figures(name))
+        grid.cells[label, "psnr"] = grid.cells[label, "psnr"]._replace(note=job.note)
     return grid
 
 
@@ -122,16 +119,10 @@ def ablate(sweeps: list[Sweep], output: pathlib.Path, settings: dict, count: int
     """Run the jobs and write ablation.csv, ablation.md, a plot of each sweep and report.html; the tables as text."""
     done = run(sweeps)
     long = [
-        {
-            "sweep": sweep,
-            "value": value,
-            "image": r["image"],
-            "metric": name,
-            "figure": float(r.get(column_of(name, job.task)) or "nan"),
-        }
+        {"sweep": sweep, "value": value, "image": image, "metric": name, "figure": number}
         for (sweep, value), job in done.items()
-        for r in job.rows
-        for name in SHOWN
+        for image, numbers in zip(job.names, zip(*map(job.figures, SHOWN), strict=True), strict=True)
+        for name, number in zip(SHOWN, numbers, strict=True)
     ]
     records.write_rows(output / "ablation.csv", ("sweep", "value", "image", "metric", "figure"), long)
     grids = [grid_of(sweep, done) for sweep in sweeps]

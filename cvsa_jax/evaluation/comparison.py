@@ -15,7 +15,7 @@ from cvsa_jax.evaluation.rows import ROWS, SAMPLE, equal_evaluations
 from cvsa_jax.evaluation.tables import Figure, Grid, figure
 from cvsa_jax.jobs import RestorationJob, check_job, command, prepare, records, resolve
 from cvsa_jax.jobs.methods import CVSA, METHODS
-from cvsa_jax.measures import MEASURES, column_of
+from cvsa_jax.measures import MEASURES
 from cvsa_jax.noise import NOISES
 from cvsa_jax.operators import find_task
 from cvsa_jax.settings import build, fields, text_of, values
@@ -126,10 +126,7 @@ def collect(plan: Plan, done: dict, refused: dict, judge: Judge) -> tuple[list[d
             if pairs:
                 for name, value in judge.distances(*map(list, zip(*pairs, strict=True))).items():
                     grid.cells[label, name] = Figure(value)
-            if job.failures:
-                note = f"{len(job.failures)} of {len(job.failures) + len(job.rows)} images failed: "
-                note += next(iter(job.failures.values())).split(";")[0]
-                grid.cells[label, "psnr"] = grid.cells[label, "psnr"]._replace(note=note)
+            grid.cells[label, "psnr"] = grid.cells[label, "psnr"]._replace(note=job.note)
             measured |= {image: {n: values[f"{n}_measurement"][i] for n in ("psnr", "ssim")}
                          for i, image in enumerate(job.names)}  # fmt: skip
         for name in ("psnr", "ssim"):
@@ -140,8 +137,7 @@ def collect(plan: Plan, done: dict, refused: dict, judge: Judge) -> tuple[list[d
 
 def figures_of(job: FinishedJob, judge: Judge) -> dict[str, list[float]]:
     """The measures of every image, by name; what is not there is not a number."""
-    names = [n for n, m in MEASURES.items() if m.compute is not None]
-    found = {n: [float(r.get(column_of(n, job.task)) or "nan") for r in job.rows] for n in names}
+    found = {n: job.figures(n) for n, m in MEASURES.items() if m.compute is not None}
     if "lpips" in judge.wanted(job.task):
         found["lpips"] = [judge.lpips(*pair) for pair in job.pairs()]
     return found

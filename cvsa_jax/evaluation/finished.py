@@ -8,6 +8,7 @@ import numpy as np
 
 from cvsa_jax import images
 from cvsa_jax.jobs.records import read_rows
+from cvsa_jax.measures import column_of
 from cvsa_jax.operators import Task, find_task
 from cvsa_jax.types import InputError
 
@@ -45,6 +46,19 @@ class FinishedJob:
     def failures(self) -> dict[str, str]:
         """The reason by name of the images that failed."""
         return self.record.get("failures", {})
+
+    @property
+    def note(self) -> str:
+        """How many images failed, and why the first did; empty if none did."""
+        if not self.failures:
+            return ""
+        why = next(iter(self.failures.values())).split(";")[0]
+        return f"{len(self.failures)} of {len(self.failures) + len(self.rows)} images failed: {why}"
+
+    def figures(self, measure: str) -> list[float]:
+        """A measure of every image, by the column that judges the task; what is not there is not a number."""
+        column = column_of(measure, self.task)
+        return [float(row.get(column) or "nan") for row in self.rows]
 
     @property
     def kind(self) -> str:

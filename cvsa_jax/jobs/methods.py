@@ -14,7 +14,7 @@ from cvsa_jax.noise import NoiseModel
 from cvsa_jax.operators import Task
 from cvsa_jax.presets import ACCURACY, AIMS, COMBINATIONS, MEAN, RESIDUAL, preset_of
 from cvsa_jax.priors import Prior
-from cvsa_jax.restoration import make_plan, takes_particles
+from cvsa_jax.restoration import Plan, make_plan, takes_particles
 from cvsa_jax.sampler_settings import NOISE, SamplerSettings
 from cvsa_jax.samplers import Sampler
 from cvsa_jax.settings import Settings, build, fields, setting
@@ -108,15 +108,10 @@ def _fill_own(task: Task, given: Mapping[str, Any]) -> CvsaSettings:
     """
     preset = preset_of(task.name, given.get("aim", ACCURACY)).values()
     if "sampler" in given:
-        preset["num_corrections"] = fields_default("num_corrections")
+        preset["num_corrections"] = SamplerSettings.num_corrections
     if "sampler" in given or "guidance" in given:
-        preset["data_weight"] = fields_default("data_weight")
+        preset["data_weight"] = SamplerSettings.data_weight
     return build(CvsaSettings, given, **preset)
-
-
-def fields_default(name: str) -> Any:
-    """The default of a setting of the loop."""
-    return next(f.default for f in fields(SamplerSettings) if f.name == name)
 
 
 def _fill_baseline(name: str, baseline: Baseline) -> Callable[[Task, Mapping[str, Any]], BaselineSettings]:
@@ -185,13 +180,13 @@ def loop_settings(method: CvsaSettings) -> SamplerSettings:
     return SamplerSettings(**own)
 
 
-def sampler_of(method: MethodSettings, cld: CLD) -> Sampler | None:
-    """The sampler of a job, or None of a method that has none of ours.
+def plan_of(method: MethodSettings, cld: CLD) -> Plan | None:
+    """The plan of a job's loops, or None of a method that has none of ours.
 
     Raises:
       ValueError: if its settings do not go together.
     """
-    return make_plan(loop_settings(method), cld).sampler if isinstance(method, CvsaSettings) else None
+    return make_plan(loop_settings(method), cld) if isinstance(method, CvsaSettings) else None
 
 
 def evaluations(method: MethodSettings, sampler: Sampler | None) -> int:
@@ -202,12 +197,13 @@ def evaluations(method: MethodSettings, sampler: Sampler | None) -> int:
 
 
 def make_restorer(
-    name: str, method: MethodSettings, prior: Prior, noise: NoiseModel, kernel: KernelPrior | None, search: bool
+    name: str, method: MethodSettings, prior: Prior, noise: NoiseModel, plan: Plan | None,
+    kernel: KernelPrior | None, search: bool,
 ) -> "BatchRestorer | ClassicalRestorer":  # fmt: skip
     """What restores a batch; has the interface of `BatchRestorer`.
 
     Args:
-      name: in METHODS. method: its settings. prior, noise: of the images.
+      name: in METHODS. method: its settings. prior, noise: of the images. plan: of `plan_of`.
       kernel: for joint chains of image and kernel. search: whether a search finds the kernel first.
 
     Raises:
@@ -218,8 +214,8 @@ def make_restorer(
     if isinstance(method, BaselineSettings):
         loops = baseline_loops(name, noise, method.num_steps, method.constants(), kernel)
     else:
-        settings = loop_settings(method)
+        assert plan is not None  # that of CVSA
         if search:  # the search has begun where the loop now goes on
-            settings = dataclasses.replace(settings, start=NOISE)
-        loops = guided_loops(prior, noise, settings, kernel)
+            plan = plan._replace(settings=dataclasses.replace(plan.settings, start=NOISE))
+        loops = guided_loops(prior, noise, plan, kernel)
     return BatchRestorer(prior, loops, method.num_steps, kernel)

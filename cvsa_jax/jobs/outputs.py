@@ -14,6 +14,7 @@ from cvsa_jax.jobs import records
 from cvsa_jax.jobs.inputs import Measured
 from cvsa_jax.jobs.settings import RestorationJob, command
 from cvsa_jax.measures import Case
+from cvsa_jax.operators.base import kernel_picture
 from cvsa_jax.presets import MEAN
 from cvsa_jax.types import InputError
 
@@ -57,7 +58,7 @@ def save_operator(folder: pathlib.Path, name: str, operator: operators.Operator)
 
 def save_kernel(folder: pathlib.Path, name: str, kernel: np.ndarray) -> None:
     """A kernel as `NAME.npy` and, scaled to its maximum, `NAME.png`."""
-    images.save_image(folder / f"{name}.png", 2 * kernel[..., None] / max(kernel.max(), 1e-12) - 1)
+    images.save_image(folder / f"{name}.png", kernel_picture(kernel))
     np.save(folder / f"{name}.npy", kernel)
 
 

@@ -87,9 +87,9 @@ def check_job(job: RestorationJob) -> None:
     """
     stored_operator(job)
     read_files(job.operator)
-    inputs.list_inputs(str(job.job.input), job.job.measured)
-    prior = records.load_prior(job.job.checkpoint, job.diffusion).prior
-    methods.sampler_of(job.method, prior.cld)
+    if job.job.list is None:
+        inputs.list_inputs(str(job.job.input), job.job.measured)
+    methods.plan_of(job.method, records.load_prior(job.job.checkpoint, job.diffusion).prior.cld)
 
 
 def prepare(job: RestorationJob) -> Prepared:
@@ -106,7 +106,8 @@ def prepare(job: RestorationJob) -> Prepared:
     files = inputs.read_list(own.list, folder) if own.list else inputs.list_inputs(str(own.input), own.measured)
     files = files[: own.limit]
     prior = records.load_prior(own.checkpoint, job.diffusion).prior
-    sampler = methods.sampler_of(job.method, prior.cld)
+    plan = methods.plan_of(job.method, prior.cld)
+    sampler = None if plan is None else plan.sampler
     search = task.blind and job.method.start == GUESS
     kernels = None
     if task.blind:
@@ -114,7 +115,7 @@ def prepare(job: RestorationJob) -> Prepared:
         kernels = KernelFinder(task, settings, prior, loaded, noise, search)
     results = Results(job, sampler is not None and sampler.posterior)
     joint = kernels.joint() if kernels else None
-    restorer = methods.make_restorer(own.method, job.method, prior, noise, joint, search)
+    restorer = methods.make_restorer(own.method, job.method, prior, noise, plan, joint, search)
     reader = inputs.Reader(
         task, settings, prior.channels or 3, own.image_size, own.measured, noise, own.seed, stored,
         job.method.start == GUESS and not task.blind,

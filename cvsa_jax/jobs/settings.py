@@ -16,7 +16,7 @@ from cvsa_jax.operators.task import BlindSettings
 from cvsa_jax.presets import ACCURACY, AIMS, USUAL, Preset, preset_of
 from cvsa_jax.restoration import evaluations_of
 from cvsa_jax.sampler_settings import GUESS, NOISE
-from cvsa_jax.settings import Field, Settings, build, fields, nearest, setting, text_of, values
+from cvsa_jax.settings import Field, Settings, build, fields, nearest, require, setting, text_of, values
 
 REQUIRED = ("task", "input", "output")
 
@@ -112,6 +112,16 @@ def owners(name: str) -> list[tuple[str, list[str]]]:
     return [(flag, names) for flag, names in found if names]
 
 
+def belongs() -> dict[str, str]:
+    """For the help of a verb: the tasks or the noise that a flag is for."""
+    shared = {f.name for f in fields(JobSettings)}
+    found = {}
+    for name in [f.name for _, some in known().values() for f in some if f.name not in shared]:
+        places = [f"--{flag}={', '.join(names)}" for flag, names in owners(name) if flag != "method"]
+        found[name] = f" [{'; '.join(places)}]" if places else ""
+    return found
+
+
 def resolve(given: Mapping[str, Any]) -> RestorationJob:
     """The job of some given values; the rest are those of the presets and the defaults.
 
@@ -120,9 +130,7 @@ def resolve(given: Mapping[str, Any]) -> RestorationJob:
       UnsuitableError: if the method cannot do the task at all.
     """
     given = {name: value for name, value in given.items() if value is not None}
-    for name in REQUIRED:
-        if name not in given:
-            raise ValueError(f"--{name} is required")
+    require(given, *REQUIRED)
     task, job = find_task(given["task"]), build(JobSettings, given)
     method, noise = METHODS[job.method], NOISES[job.noise]
     groups = (JobSettings, task.settings, noise, method.settings, *([CLD] if method.diffuses else []))

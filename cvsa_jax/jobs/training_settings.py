@@ -4,7 +4,7 @@ import dataclasses
 
 from cvsa_jax import networks
 from cvsa_jax.models.unet import UNet
-from cvsa_jax.settings import Settings, fields, setting, values
+from cvsa_jax.settings import Settings, fields, require, setting, values
 
 KERNELS = "kernels"
 PRECONDITIONINGS = ("spectral", "scalar")
@@ -52,9 +52,7 @@ class TrainingSettings(Settings):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("data", "output"):
-            if getattr(self, name) is None:
-                raise ValueError(f"--{name} is required")
+        require(values(self), "data", "output")
         for name in ("channels", "encoder_blocks", "decoder_blocks"):
             object.__setattr__(self, name, _whole_numbers(name, getattr(self, name)))
         if len({len(self.channels), len(self.encoder_blocks), len(self.decoder_blocks)}) != 1:

@@ -69,7 +69,7 @@ class Operator:
     def picture(self) -> np.ndarray | None:
         """The operator as an image in [-1, 1], (h, w, 1), for people; None if there is nothing to see."""
         kernel = self.blur_kernel()
-        return None if kernel is None else 2 * kernel[..., None] / max(kernel.max(), 1e-12) - 1
+        return None if kernel is None else kernel_picture(kernel)
 
     def offers(self, method: str) -> bool:
         """Whether the operator has its own form of a method in OPTIONAL."""
@@ -83,6 +83,11 @@ class Operator:
     def load(cls, fields: dict) -> "Operator":
         """The operator of the fields that `store` gave, read back."""
         return cls(**fields)
+
+
+def kernel_picture(kernel: np.ndarray) -> np.ndarray:
+    """A kernel (h, w) as an image in [-1, 1], scaled to its maximum."""
+    return 2 * kernel[..., None] / max(kernel.max(), 1e-12) - 1
 
 
 def stored_name(cls: type) -> str:
