@@ -4,7 +4,7 @@ from cvsa_jax.checkpoints import LoadedPrior, load_prior
 from cvsa_jax.closed_form import Gaussian, GaussianMixture
 from cvsa_jax.diffusion import CLD, time_grid
 from cvsa_jax.guidance import GUIDANCES, Problem, Solution
-from cvsa_jax.noise import GaussianNoise, PoissonNoise
+from cvsa_jax.noise import GaussianNoise, NoiseModel, PoissonGaussianNoise, PoissonNoise
 from cvsa_jax.operators import TASKS, Operator, make_operator, register_task, simulate
 from cvsa_jax.presets import preset_of
 from cvsa_jax.priors import Calibration, Prior, prior_from_denoiser, prior_from_velocity_network
@@ -26,7 +26,9 @@ __all__ = [
     "Info",
     "LoadedPrior",
     "Loop",
+    "NoiseModel",
     "Operator",
+    "PoissonGaussianNoise",
     "PoissonNoise",
     "Prior",
     "Problem",

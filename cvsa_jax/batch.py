@@ -13,6 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from cvsa_jax.baselines import BLIND_BASELINES, baseline_loop
 from cvsa_jax.blind import Layout, PairPrior, blind_loop
 from cvsa_jax.noise import NoiseModel
+from cvsa_jax.operators.algebra import root_mean_square
 from cvsa_jax.operators.base import Operator, as_operator
 from cvsa_jax.operators.kernels import image_to_kernel
 from cvsa_jax.priors import Prior
@@ -156,7 +157,7 @@ class BatchRestorer:
 
         def judge(x, k, y, h):
             residual = jax.tree.map(jnp.subtract, h.restrict(y), h(x) if k is None else h(x, k))
-            return h.crop(x), _root_mean_square(residual), None if k is None else image_to_kernel(k)
+            return h.crop(x), root_mean_square(h, residual), None if k is None else image_to_kernel(k)
 
         def one(state, y, h):
             if state.x.ndim == 4:  # particles
@@ -210,13 +211,3 @@ class BatchRestorer:
         images, residuals, kernels = jax.tree.map(np.asarray, finish(states, *inputs))
         trace = jax.tree.map(lambda *parts: np.concatenate(parts, 1), *infos)
         return BatchResult(images, residuals, trace, kernels, seconds)
-
-
-def _root_mean_square(tree: Any) -> jax.Array:
-    """Over all real numbers of a tree; a complex one counts as two."""
-    leaves = jax.tree.leaves(tree)
-    if len(leaves) == 1 and not jnp.iscomplexobj(leaves[0]):
-        return jnp.sqrt(jnp.mean(leaves[0] ** 2))
-    total = sum(jnp.sum(jnp.abs(leaf) ** 2) for leaf in leaves)
-    count = sum(leaf.size * (2 if jnp.iscomplexobj(leaf) else 1) for leaf in leaves)
-    return jnp.sqrt(total / count)

@@ -10,16 +10,29 @@ from jax.core import Tracer
 
 from cvsa_jax.operators.base import Operator
 
+UNKNOWN = "replace what is not known, and mask it"
 
-def as_measurement(measurement: Any) -> Any:
-    """A measurement, an array or a tree of arrays, in the working precision.
+
+def as_measurement(measurement: Any, operator: Operator) -> Any:
+    """A measurement, an array or a tree of arrays, in the working precision; zero where it carries no data.
 
     Raises:
-      ValueError: if it holds whole numbers, something that is no number, NaN or infinity.
+      ValueError: if it holds whole numbers, something that is no number, or, where it carries data, NaN or infinity.
     """
     if not jax.tree.leaves(measurement):
         raise ValueError("the measurement holds no numbers")
-    return jax.tree.map(_as_numbers, measurement)
+    numbers = jax.tree.map(_as_numbers, measurement)
+    try:
+        restricted = operator.restrict(numbers)
+    except (TypeError, ValueError):
+        return numbers  # of another shape, which `check_fit` tells in full
+    if jax.tree.map(jnp.shape, restricted) != jax.tree.map(jnp.shape, numbers):
+        return numbers
+    numbers = restricted
+    for leaf in jax.tree.leaves(numbers):
+        if not isinstance(leaf, Tracer) and not np.isfinite(np.asarray(leaf)).all():
+            raise ValueError(f"the measurement holds NaN or infinite numbers: {UNKNOWN}")
+    return numbers
 
 
 def _as_numbers(leaf: Any) -> jax.Array:
@@ -29,15 +42,9 @@ def _as_numbers(leaf: Any) -> jax.Array:
         raise ValueError(f"the measurement holds a {type(leaf).__name__}, which is no number") from error
     if not jnp.issubdtype(dtype, jnp.inexact):
         raise ValueError(f"the measurement is {dtype}, but numbers in [-1, 1] are needed: y / 127.5 - 1 of 8 bits")
-    if not isinstance(leaf, Tracer) and not np.isfinite(np.asarray(leaf, _wide(dtype))).all():
-        raise ValueError("the measurement holds NaN or infinite numbers: replace what is not known, and mask it")
     real = jnp.result_type(float)
     working = jnp.result_type(real, jnp.complex64) if jnp.issubdtype(dtype, jnp.complexfloating) else real
     return jnp.asarray(leaf, working)
-
-
-def _wide(dtype) -> type:
-    return np.complex128 if jnp.issubdtype(dtype, jnp.complexfloating) else np.float64
 
 
 def check_fit(measurement: Any, operator: Operator | Callable, image_shape: tuple[int, ...]) -> None:

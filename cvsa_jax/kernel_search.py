@@ -19,7 +19,7 @@ from cvsa_jax.blind import BlindConvolution, Layout, PairPrior, blind_loop
 from cvsa_jax.evidence import JUDGED_NOISES, NUM_JUDGED, evidence, first_evidence
 from cvsa_jax.metrics import kernel_mse
 from cvsa_jax.noise import GaussianNoise
-from cvsa_jax.operators.base import conjugate_gradients
+from cvsa_jax.operators.algebra import conjugate_gradients
 from cvsa_jax.operators.identity import Identity
 from cvsa_jax.operators.kernel_blur import REFLECT, Convolution
 from cvsa_jax.operators.kernels import centred, draw_kernels, image_to_kernel, kernel_to_image

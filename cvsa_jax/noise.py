@@ -1,7 +1,7 @@
 """Noise models: how a measurement scatters about H(x), and what guidance must know of it."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +9,47 @@ import jax.numpy as jnp
 from cvsa_jax.settings import Settings, check_value, fields, setting
 
 
+class NoiseModel(Protocol):
+    """What the package asks of noise; a model of your own is a pytree with these, and goes where `noise_std` does.
+
+    Every method is of one image's measurement, an array or (`sample`, `variance`) one real part of it.
+    """
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the variance is the same for every x."""
+        ...
+
+    def check(self) -> None:
+        """Raises ValueError on a value out of range; one that is not known yet (traced) passes."""
+        ...
+
+    def sample(self, key: jax.Array, clean: jax.Array, /) -> jax.Array:
+        """A measurement of H(x) = clean."""
+        ...
+
+    def variance(self, predicted: jax.Array, /) -> jax.Array | float:
+        """Of y where H(x) = predicted: a number, or one for each entry of y; > 0."""
+        ...
+
+    def log_likelihood(self, measurement: jax.Array, predicted: jax.Array, /) -> jax.Array | None:
+        """log p(y | H(x) = predicted), up to a number that all x share; None where it is not known."""
+        ...
+
+
 class GaussianNoise(NamedTuple):
-    """y = H(x) + std n, n ~ N(0, I). std: a number, one for each entry of y, or a tree of them as y is one."""
+    """y = H(x) + std n, n ~ N(0, I).
+
+    std: > 0; a number, an array with one for each entry of y (or that broadcasts to it), or a tree of them as y is
+    one. An entry counts by 1 / std^2: one of a huge deviation is as good as masked.
+    """
 
     std: Any
+
+    @property
+    def fixed(self) -> bool:
+        """The same for every x."""
+        return True
 
     def check(self) -> None:
         """Raises ValueError unless the deviation is positive; one that is not known yet passes."""
@@ -26,6 +63,10 @@ class GaussianNoise(NamedTuple):
         """Of y where H(x) = predicted."""
         return self.std**2
 
+    def log_likelihood(self, measurement: jax.Array, predicted: jax.Array) -> jax.Array:
+        """-|(y - H(x)) / std|^2 / 2."""
+        return -jnp.sum(((measurement - predicted) / self.std) ** 2) / 2
+
 
 class PoissonNoise(NamedTuple):
     """(y + 1)/2 = N / rate, N ~ Poisson(rate (H(x) + 1)/2): photons, `rate` of them at white.
@@ -36,6 +77,11 @@ class PoissonNoise(NamedTuple):
     """
 
     rate: float
+
+    @property
+    def fixed(self) -> bool:
+        """It grows with the light."""
+        return False
 
     def check(self) -> None:
         """Raises ValueError unless the rate is positive; one that is not known yet passes."""
@@ -51,8 +97,47 @@ class PoissonNoise(NamedTuple):
         mean = jnp.maximum(self.rate * (predicted + 1) / 2, 0.5)
         return 4 * mean / self.rate**2
 
+    def log_likelihood(self, measurement: jax.Array, predicted: jax.Array) -> jax.Array:
+        """sum of N log m - m, m at least a millionth of a photon."""
+        count, mean = (self.rate * (a + 1) / 2 for a in (measurement, predicted))
+        mean = jnp.maximum(mean, 1e-6)
+        return jnp.sum(count * jnp.log(mean) - mean)
 
-NoiseModel = GaussianNoise | PoissonNoise
+
+class PoissonGaussianNoise(NamedTuple):
+    """Photons and a sensor's own noise: y = P + std n with P as of `PoissonNoise`, n ~ N(0, I).
+
+    The variance is 4 m / rate^2 + std^2, a line in the light: what photographers call the noise curve of a sensor.
+    p(y | x) itself is a sum over all counts of photons, which is not computed here.
+
+    References: Foi, Trimeche, Katkovnik, Egiazarian (2008), Practical Poissonian-Gaussian noise modeling and
+    fitting for single-image raw-data, IEEE Transactions on Image Processing 17(10).
+    """
+
+    rate: float
+    std: float
+
+    @property
+    def fixed(self) -> bool:
+        """It grows with the light."""
+        return False
+
+    def check(self) -> None:
+        """Raises ValueError unless rate and deviation are positive; what is not known yet passes."""
+        PoissonNoise(self.rate).check()
+        GaussianNoise(self.std).check()
+
+    def sample(self, key: jax.Array, clean: jax.Array) -> jax.Array:
+        """A measurement of H(x) = clean."""
+        photons_key, sensor_key = jax.random.split(key)
+        return GaussianNoise(self.std).sample(sensor_key, PoissonNoise(self.rate).sample(photons_key, clean))
+
+    def variance(self, predicted: jax.Array) -> jax.Array:
+        """Of y where H(x) = predicted, of its shape; m is at least zero."""
+        return 2 * jnp.maximum(predicted + 1, 0.0) / self.rate + self.std**2
+
+    def log_likelihood(self, measurement: jax.Array, predicted: jax.Array) -> None:
+        """Not known."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,9 +170,19 @@ class PoissonSettings(Settings):
         return PoissonNoise(self.photons)
 
 
+@dataclasses.dataclass(frozen=True)
+class PoissonGaussianSettings(GaussianSettings, PoissonSettings):
+    """Photons, and a sensor's own noise of the deviation noise_std."""
+
+    def model(self) -> PoissonGaussianNoise:
+        """The noise."""
+        return PoissonGaussianNoise(self.photons, self.noise_std)
+
+
 NOISES: dict[str, type[GaussianSettings] | type[PoissonSettings]] = {
     "gaussian": GaussianSettings,
     "poisson": PoissonSettings,
+    "poisson_gaussian": PoissonGaussianSettings,
 }
 
 
@@ -99,6 +194,6 @@ def _check(owner: type, value, remark: str = "") -> None:
         raise ValueError(f"{error}{remark}") from None
 
 
-def as_noise(noise: float | NoiseModel) -> NoiseModel:
-    """A number is the deviation of Gaussian noise."""
-    return noise if isinstance(noise, GaussianNoise | PoissonNoise) else GaussianNoise(noise)
+def as_noise(noise: Any) -> NoiseModel:
+    """A noise model as it is; a number, an array or a tree of them is the deviation of Gaussian noise."""
+    return noise if hasattr(noise, "log_likelihood") else GaussianNoise(noise)

@@ -79,7 +79,7 @@ def evaluations_of(settings: SamplerSettings) -> int:
 def make_loop(measurement: Any, operator: Operator, prior: AnyPrior, noise: NoiseModel, plan: Plan) -> Loop:
     """The loop of one measurement; see `restore`."""
     settings, sampler, times = plan.settings, plan.sampler, plan.times
-    given, whole = as_measurement(measurement), operator
+    given, whole = as_measurement(measurement, operator), operator
     measurement, operator, noise = stack(given, whole, noise)
     mean = conditional_mean(
         measurement, operator, prior, noise, settings.guidance, sampler.model_times, times[:-1] - times[1:],
@@ -157,8 +157,8 @@ def restore(
       operator: H, an `Operator` or any JAX function of one image (H, W, C).
       prior: the prior.
       image_shape: (H, W, C) of x, any height and width; C is the prior's, or 1.
-      noise_std: > 0, on the scale of images in [-1, 1], for the real and for the imaginary part; for a tuple
-        one number, or a tuple of them; or a `PoissonNoise`.
+      noise_std: > 0, on the scale of images in [-1, 1], for the real and for the imaginary part: a number, or one
+        for each entry of y; for a tuple one of them, or a tuple; or a `NoiseModel`, such as `PoissonNoise`.
       settings: how the loop runs, by default SamplerSettings().
       changes: single fields of `SamplerSettings` in place of those of `settings`.
 

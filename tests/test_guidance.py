@@ -9,7 +9,7 @@ import references
 from cvsa_jax import CLD, Calibration, Gaussian, GaussianMixture, guidance, prior_from_denoiser, spectral
 from cvsa_jax.guidance import covariance_forms
 from cvsa_jax.operators import Identity, Matrix, Operator, convolution, make_operator
-from cvsa_jax.operators.base import conjugate_gradients
+from cvsa_jax.operators.algebra import conjugate_gradients
 from cvsa_jax.priors import coefficients
 
 SHAPE = (4, 5, 1)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from cvsa_jax import CLD, networks, spectral
-from cvsa_jax.models.unet import UNet, depth_to_space, same_convolution, space_to_depth
+from cvsa_jax.models.convolution import same_convolution
+from cvsa_jax.models.unet import UNet, depth_to_space, space_to_depth
 
 SMALL = {"channels": (8, 16), "encoder_blocks": (1, 1), "decoder_blocks": (1, 1), "patch": 2}
 

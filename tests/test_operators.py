@@ -13,7 +13,8 @@ from PIL import Image
 
 from cvsa_jax import images, operators
 from cvsa_jax.operators import Chain, Operator, View, adjoint, as_operator, find_task, make_operator
-from cvsa_jax.operators.base import OPTIONAL, solve_gram
+from cvsa_jax.operators.algebra import solve_gram
+from cvsa_jax.operators.base import OPTIONAL
 from cvsa_jax.operators.chain import chain
 from cvsa_jax.operators.registry import fits
 from cvsa_jax.operators.separable import gaussian_weights

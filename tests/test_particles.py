@@ -1,11 +1,22 @@
 """Sequential Monte Carlo and correction steps against known posteriors."""
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cvsa_jax import CLD, GaussianMixture, prior_from_denoiser, restore, time_grid
+from cvsa_jax import (
+    CLD,
+    Gaussian,
+    GaussianMixture,
+    Operator,
+    PoissonGaussianNoise,
+    PoissonNoise,
+    prior_from_denoiser,
+    restore,
+    time_grid,
+)
 from cvsa_jax.operators import Matrix
 from cvsa_jax.samplers import SAMPLERS, particles, with_corrections
 from cvsa_jax.samplers.monte_carlo import _systematic
@@ -81,13 +92,74 @@ def test_one_particle_is_no_population():
         particles(CLD(), time_grid("quadratic", 5, CLD()), num_particles=1)
 
 
-def test_particles_refuse_a_guidance_without_likelihood():
-    """Conjugate gradients do not tell the determinant."""
+@flax.struct.dataclass
+class Projecting(Operator):
+    """An operator with a search of its own."""
+
+    gain: float = 1.0
+
+    def __call__(self, x):
+        return self.gain * x
+
+    def project(self, x, y):
+        return y / self.gain
+
+
+def photons_moments(rate, count, variance):
+    """Mean and deviation of x ~ N(0, variance) given a count of Poisson(rate (x + 1)/2), by summing over a grid."""
+    x = np.linspace(-1, 4, 200001)[1:]
+    log = count * np.log(rate * (x + 1) / 2) - rate * (x + 1) / 2 - x**2 / (2 * variance)
+    weight = np.exp(log - log.max())
+    mean = x @ weight / weight.sum()
+    return mean, ((x - mean) ** 2 @ weight / weight.sum()) ** 0.5
+
+
+# The proposals of `plug_in` are over-confident, so that few particles of it count.
+@pytest.mark.parametrize(
+    ("guidance", "allowed"),
+    [("covariance", 0.02), ("diagonal_covariance", 0.02), ("second_moment", 0.02), ("projection", 0.02),
+     ("plug_in", 0.04)],
+)  # fmt: skip
+def test_particles_draw_the_posterior_with_every_form_whose_likelihood_is_known(guidance, allowed):
+    """Mean and deviation for one number: under Gaussian noise, and for two photons where eight would be white."""
+    shape, variance = (1, 1, 1), 0.25
+    prior = prior_from_denoiser(Gaussian(jnp.zeros(shape), variance), CLD())
+    exact = (0.6 * variance / (variance + 0.09), (variance * 0.09 / (variance + 0.09)) ** 0.5)
+    same = lambda image: image  # noqa: E731
+    for y, noise, (mean, deviation) in (
+        (0.6, 0.3, exact), (-0.5, PoissonNoise(8.0), photons_moments(8.0, 2, variance))
+    ):  # fmt: skip
+        found = jax.jit(
+            lambda key, y=y, noise=noise: restore(
+                key, jnp.full(shape, y), same, prior, image_shape=shape, noise_std=noise, num_steps=60,
+                sampler="particles", guidance=guidance, num_particles=8000,
+            ).image
+        )(jax.random.key(0))  # fmt: skip
+        x = np.asarray(found, np.float64)
+        # Three deviations of independent draws would be .01; resampling makes them dependent.
+        assert x.mean() == pytest.approx(mean, abs=allowed)
+        assert x.std() == pytest.approx(deviation, abs=allowed)
+
+
+@pytest.mark.parametrize(
+    ("guidance", "operator", "noise"),
+    [
+        ("second_moment", lambda x: x, 0.1),  # conjugate gradients do not tell the determinant
+        ("diagonal_covariance", lambda x: x, 0.1),  # nor of a covariance that depends on u_t
+        ("covariance", jnp.tanh, 0.1),  # nor of a derivative that does
+        ("covariance", lambda x: x, PoissonNoise(9.0)),  # nor of noise that does
+        ("normalized_plug_in", lambda x: x, 0.1),  # no solution of a Gaussian's system
+        ("projection", Projecting(), 0.1),
+        ("covariance", lambda x: x[:1, :1], PoissonGaussianNoise(9.0, 0.1)),  # a sum over all counts
+    ],
+)
+def test_particles_refuse_what_has_no_known_likelihood(guidance, operator, noise):
     prior = prior_from_denoiser(lambda x, sigma: x / (1 + sigma**2), CLD())
+    y = operator(jnp.ones((5, 5, 1)))
     with pytest.raises(ValueError, match="knows log p"):
         restore(
-            jax.random.key(0), jnp.ones((5, 5, 1)), lambda x: x, prior, image_shape=(5, 5, 1), noise_std=0.1,
-            num_steps=3, sampler="particles", guidance="second_moment", num_particles=4,
+            jax.random.key(0), y, operator, prior, image_shape=(5, 5, 1), noise_std=noise, num_steps=3,
+            sampler="particles", guidance=guidance, num_particles=4,
         )  # fmt: skip
 
 

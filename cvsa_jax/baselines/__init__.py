@@ -61,7 +61,8 @@ def baseline_loop(
     if not isinstance(noise, GaussianNoise):
         raise UnsuitableError("it knows Gaussian noise alone")
     noise.check()
-    given, whole = as_measurement(measurement), as_operator(operator)
+    whole = as_operator(operator)
+    given = as_measurement(measurement, whole)
     check_fit(given, whole, image_shape)
     y, h, noise = stack(given, whole, noise)
     assert isinstance(noise, GaussianNoise)  # as it went in

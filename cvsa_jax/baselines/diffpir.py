@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from cvsa_jax.baselines.base import denoised, draw, residual, schedule, start
-from cvsa_jax.operators.base import Operator, solve_gram
+from cvsa_jax.operators.algebra import solve_gram
+from cvsa_jax.operators.base import Operator
 from cvsa_jax.samplers.base import Loop
 from cvsa_jax.types import Denoiser, State
 

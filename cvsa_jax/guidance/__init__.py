@@ -15,7 +15,8 @@ from cvsa_jax.guidance.base import Form, Problem, Solution
 from cvsa_jax.guidance.covariance_forms import covariance, diagonal_covariance, second_moment, spectral_covariance
 from cvsa_jax.guidance.plug_in_forms import normalized_plug_in, plug_in, printed_plug_in
 from cvsa_jax.guidance.projection_form import projection
-from cvsa_jax.noise import GaussianNoise, NoiseModel, as_noise
+from cvsa_jax.noise import NoiseModel, as_noise
+from cvsa_jax.operators.algebra import is_linear, linearised, root_mean_square
 from cvsa_jax.operators.base import as_operator
 from cvsa_jax.priors import AnyPrior, coefficients
 from cvsa_jax.samplers.base import to_device
@@ -74,9 +75,11 @@ def conditional_mean(
     One `jax.vjp` of the network in v: its primal is x_0hat, its pullback the guidance. A
     nonlinear H is replaced by its derivative at x_0hat (Gauss-Newton), after averaging over what is not
     known of x_0 where the operator can do that. The residual is the
-    root mean square of one image's y - H(x_0hat). log_fit is -(<r, w> + log det)/2, that of
-    y ~ N(H x_0hat, sigma^2 I + H C H'). sigma^2 is the noise's variance where H(x) = H(x_0hat), a
-    number or one for each entry of y, over data_weight: the posterior is that of p(y | x)^data_weight.
+    root mean square of one image's y - H(x_0hat), over the entries that carry data. log_fit is
+    -(<r, w> + log det)/2, that of y ~ N(H x_0hat, sigma^2 I + H C H'); at the last time, where C vanishes, of
+    noise that depends on H(x) the log-likelihood itself. It is None where it is not known. sigma^2 is the noise's
+    variance where H(x) = H(x_0hat), a number or one for each entry of y, over data_weight: the posterior is that of
+    p(y | x)^data_weight.
 
     Raises:
       ValueError: on an unknown name.
@@ -84,26 +87,24 @@ def conditional_mean(
     form, model, operator = as_form(guidance), as_noise(noise), as_operator(operator)
     table = coefficients(prior.cld, times)
     stiffness = to_device(2 * prior.cld.damping * prior.cld.beta * steps * table.data**2)
-    table = jax.tree.map(to_device, table)
+    table, last = jax.tree.map(to_device, table), len(table.data) - 1
 
     def mean(x, v, index, dual=None):
         y = operator.restrict(measurement)
         c = jax.tree.map(lambda a: a[index], table)
         estimate, pullback = jax.vjp(lambda velocity: prior.mean(x, velocity, c), v)
         spread = SPREAD * jnp.sqrt(prior.error_variance(c.noise))
-        predicted, forward = jax.linearize(lambda image: operator.expected(image, spread), estimate)
-        backward = jax.linear_transpose(forward, estimate)
+        predicted, forward, backward = linearised(lambda image: operator.expected(image, spread), estimate)
         r = y - predicted
         variance = model.variance(predicted) / data_weight
-        fixed = jnp.ndim(variance) > 0 and isinstance(model, GaussianNoise)
         problem = Problem(
             operator=operator,
             forward=forward,
-            backward=lambda w: backward(w)[0],
+            backward=backward,
             residual=r,
             pull=lambda w: pullback(w)[0] / c.data,
             noise_variance=variance,
-            precision=1 / variance if fixed else None,
+            precision=1 / variance if jnp.ndim(variance) > 0 and model.fixed else None,
             error_variance=prior.error_variance(c.noise),
             error_covariance=prior.error_covariance(c.noise, x.shape),
             error_gain=prior.error_gain(c.noise, x.shape),
@@ -114,14 +115,19 @@ def conditional_mean(
             mass=prior.cld.mass,
             estimate=estimate,
             measurement=y,
+            fixed_noise=model.fixed,
+            linear=lambda: is_linear(operator, x.shape),
         )
         found = form.solve(problem)
         fit = None
         if found.log_determinant is not None:
             fit = -(jnp.vdot(r, found.dual) + found.log_determinant) / 2
+        if fit is not None and not model.fixed:
+            exact = model.log_likelihood(y, predicted)
+            fit = None if exact is None else jnp.where(index == last, data_weight * exact, fit)
         return Estimate(
             estimate + found.correction,
-            Info(residual=jnp.sqrt(jnp.mean(r**2))),
+            Info(residual=root_mean_square(operator, r)),
             found.correction,
             fit,
             None if dual is None else found.dual,

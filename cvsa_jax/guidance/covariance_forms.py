@@ -5,11 +5,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from cvsa_jax.guidance.base import Problem, Solution
-from cvsa_jax.operators.base import CG_ITERATIONS, conjugate_gradients, solve_gram
+from cvsa_jax.guidance.base import DENSE_SIZE, Problem, Solution, gram_matrix, log_determinant, white_solution
+from cvsa_jax.numerics import ratio
+from cvsa_jax.operators.algebra import CG_ITERATIONS, conjugate_gradients
 
 ITERATIONS = 4
-DENSE_SIZE = 16
 
 
 def covariance(problem: Problem) -> Solution:
@@ -17,9 +17,10 @@ def covariance(problem: Problem) -> Solution:
 
     Exact for a white Gaussian prior; a is the line search's.
     """
+    white = lambda x: problem.error_variance * x  # noqa: E731
     if jnp.ndim(problem.noise_variance) == 0:
-        return _shortened(problem, _solve_white(problem, problem.residual))
-    return _iterated(problem, lambda x: problem.error_variance * x)
+        return _shortened(problem, white_solution(problem, problem.residual), log_determinant(problem, white))
+    return _iterated(problem, white)
 
 
 def diagonal_covariance(problem: Problem) -> Solution:
@@ -32,9 +33,9 @@ def diagonal_covariance(problem: Problem) -> Solution:
     References: Boys et al. (2023), tweedie moment projected diffusions, arXiv:2310.06721, section 3.
     """
     sums = problem.pull(jnp.ones(problem.image_shape, problem.residual.dtype))
-    mean = jnp.maximum(jnp.mean(sums), jnp.finfo(sums.dtype).tiny)
-    c = problem.error_variance * jnp.clip(sums / mean, 0.05, 20.0)
-    return _iterated(problem, lambda x: c * x)
+    mean = jnp.mean(sums)
+    c = problem.error_variance * jnp.clip(jnp.where(mean > 0, ratio(sums, mean), 1.0), 0.05, 20.0)
+    return _iterated(problem, lambda x: c * x, varies=True)
 
 
 def spectral_covariance(problem: Problem) -> Solution:
@@ -59,40 +60,32 @@ def second_moment(problem: Problem) -> Solution:
     suffers from it. A measurement of at most DENSE_SIZE numbers is solved exactly, its
     matrix made symmetric and its negative eigenvalues cut.
     """
-    r = problem.residual
-    if r.size > DENSE_SIZE:
-        return _iterated(problem, problem.pull, cheap=False)._replace(log_determinant=None)
-    basis = jnp.eye(r.size, dtype=r.dtype).reshape(r.size, *r.shape)
-    gram = jax.vmap(lambda w: problem.forward(problem.pull(problem.backward(w))).ravel())(basis)
-    values, vectors = jnp.linalg.eigh((gram + gram.T) / 2)
-    noise = jnp.broadcast_to(problem.noise_variance, r.shape).ravel()
-    matrix = (vectors * jnp.maximum(values, 0.0)) @ vectors.T + jnp.diag(noise)
-    w = jnp.linalg.solve(matrix, r.ravel()).reshape(r.shape)
-    return _shortened(problem, w)._replace(log_determinant=jnp.linalg.slogdet(matrix)[1])
+    return _iterated(problem, problem.pull, cheap=False, varies=True)
 
 
-def _iterated(problem: Problem, spread: Callable, cheap: bool = True) -> Solution:
+def _iterated(problem: Problem, spread: Callable, cheap: bool = True, varies: bool = False) -> Solution:
     """The correction with (sigma^2 I + H spread H')^-1 r by conjugate gradients, `covariance` before them.
 
-    Where `covariance` has no closed form and `spread` is cheap there are more of them instead.
+    Where `covariance` has no closed form and `spread` is cheap there are more of them instead. Of a measurement
+    of at most DENSE_SIZE numbers by its matrix.
     """
+    r = problem.residual
+    if r.size <= DENSE_SIZE:
+        matrix = gram_matrix(problem, spread, cut=not cheap)
+        w = jnp.linalg.solve(matrix, r.ravel()).reshape(r.shape)
+        return _shortened(problem, w, jnp.linalg.slogdet(matrix)[1])
 
-    def gram(w):
+    def apply(w):
         return problem.noise_variance * w + problem.forward(spread(problem.backward(w)))
 
     exact = problem.operator.offers("solve_gram") or not cheap
-    precondition = (lambda r: _solve_white(problem, r)) if exact else lambda r: r
+    precondition = (lambda r: white_solution(problem, r)) if exact else lambda r: r
     count = ITERATIONS if exact else CG_ITERATIONS
-    return _shortened(problem, conjugate_gradients(gram, problem.residual, precondition, count, problem.dual))
+    w = conjugate_gradients(apply, r, precondition, count, problem.dual)
+    return _shortened(problem, w, log_determinant(problem, spread, varies))
 
 
-def _solve_white(problem: Problem, r: jax.Array) -> jax.Array:
-    """(sigma^2 I + r_t^2 H H')^-1 r, with the mean of sigma^2 where it differs from entry to entry."""
-    noise = jnp.mean(jnp.asarray(problem.noise_variance))
-    return solve_gram(problem.operator, problem.forward, problem.backward, r, noise, problem.error_variance)
-
-
-def _shortened(problem: Problem, w: jax.Array) -> Solution:
+def _shortened(problem: Problem, w: jax.Array, known: jax.Array | float | None) -> Solution:
     """a p for p = C' H' w, a = clip(<r, H p> / <H p, H p>, 0, 1).
 
     Where C exceeds what stands for it in the inverse, p overshoots; a minimises |r - a H p|^2
@@ -101,7 +94,6 @@ def _shortened(problem: Problem, w: jax.Array) -> Solution:
     """
     p = problem.pull(problem.backward(w))
     moved = problem.forward(p)
-    tiny = jnp.finfo(moved.dtype).tiny
     weighed = moved if problem.precision is None else problem.precision * moved
-    length = jnp.vdot(problem.residual, weighed) / jnp.maximum(jnp.vdot(moved, weighed), tiny)
-    return Solution(jnp.clip(length, 0.0, 1.0) * p, w)
+    length = ratio(jnp.vdot(problem.residual, weighed), jnp.vdot(moved, weighed))
+    return Solution(jnp.clip(length, 0.0, 1.0) * p, w, known)

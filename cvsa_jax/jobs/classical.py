@@ -8,6 +8,7 @@ import numpy as np
 from cvsa_jax.baselines import restore_classically
 from cvsa_jax.batch import BatchResult
 from cvsa_jax.noise import GaussianNoise, NoiseModel
+from cvsa_jax.operators.algebra import root_mean_square
 from cvsa_jax.types import UnsuitableError
 
 
@@ -30,7 +31,6 @@ class ClassicalRestorer:
         clock, images, residuals = time.perf_counter(), [], []
         for y, operator in zip(measurements, operators, strict=True):
             images.append(restore_classically(operator, y, self._noise_std, image_shape))
-            r = operator.restrict(y) - np.asarray(operator(images[-1]))
-            residuals.append(np.sqrt(np.mean(np.asarray(r) ** 2)))
+            residuals.append(np.asarray(root_mean_square(operator, operator.restrict(y) - operator(images[-1]))))
         progress(1)
         return BatchResult(np.stack(images), np.array(residuals), None, None, time.perf_counter() - clock)

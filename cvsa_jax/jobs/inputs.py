@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cvsa_jax import images
+from cvsa_jax.door import UNKNOWN
 from cvsa_jax.noise import NoiseModel
 from cvsa_jax.operators import Operator, Task, simulate
 from cvsa_jax.types import InputError
@@ -104,8 +105,6 @@ class Reader:
         array = array[..., None] if array.ndim == 2 else array
         if array.ndim != 3 or array.shape[-1] not in (1, 3):
             raise InputError(f"{path} is no (H, W), (H, W, 1) or (H, W, 3) array, but {array.shape}")
-        if not np.isfinite(array).all():
-            raise InputError(f"{path} holds NaN or infinite numbers: replace what is not known, and mask it")
         return array.mean(-1, keepdims=True) if self.channels == 1 else array
 
     def _operator(self, name: str, shape) -> Operator:
@@ -126,8 +125,12 @@ class Reader:
             try:
                 read = self._read(path)
                 shape = self._image_shape(read) if self.measured else read.shape
-                if shape not in buildable:
-                    self._check_operator(self._operator(name, shape), shape, read.shape)
+                finite = bool(np.isfinite(read).all())
+                if shape not in buildable or not finite:
+                    operator = self._operator(name, shape)
+                    self._check_operator(operator, shape, read.shape)
+                    if not (finite or np.isfinite(operator.restrict(jnp.asarray(read))).all()):
+                        raise InputError(f"{path} holds NaN or infinite numbers: {UNKNOWN}")
                     buildable.add(shape)
                 entries.append(Entry(path, name, shape))
             except ValueError as error:
@@ -153,6 +156,8 @@ class Reader:
         """Draw the operator and, for clean inputs, the measurement."""
         image, operator = self._read(entry.path), self._operator(entry.name, entry.shape)
         if self.measured:
+            if not np.isfinite(image).all():  # only where nothing is measured, or `check` had refused it
+                image = np.asarray(operator.restrict(jnp.asarray(image)))
             return Measured(entry, None, image, operator)
         y = simulate(key_of(entry, self.seed, 0), operator, jnp.asarray(image), self.noise)
         return Measured(entry, image, np.asarray(y), operator)

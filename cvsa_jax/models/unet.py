@@ -8,35 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-_LAYOUT = ("NHWC", "HWIO", "NHWC")
-
-
-@jax.custom_vjp
-def same_convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Stride 1, zero padding to the same size: (B, H, W, I), (h, w, I, O) -> (B, H, W, O).
-
-    Its gradient in x is written as a convolution with the turned kernel. That is what
-    autodiff gives too, but inside `lax.scan` XLA folds the turn into a convolution
-    that its CPU library does not take: 3.4 ms became 77 ms (8x32x32x48, jax 0.10.2).
-    """
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=_LAYOUT)
-
-
-def _convolution_forward(x, kernel):
-    return same_convolution(x, kernel), (x, kernel)
-
-
-def _convolution_backward(saved, cotangent):
-    x, kernel = saved
-    turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
-    (kernel_gradient,) = jax.linear_transpose(
-        lambda k: jax.lax.conv_general_dilated(x, k, (1, 1), "SAME", dimension_numbers=_LAYOUT), kernel
-    )(cotangent)
-    return same_convolution(cotangent, turned), kernel_gradient
-
-
-same_convolution.defvjp(_convolution_forward, _convolution_backward)
-
+from cvsa_jax.models.convolution import same_convolution
 
 # flax's convolution with that gradient, of stride 1.
 Conv = functools.partial(nn.Conv, conv_general_dilated=lambda x, kernel, *_, **__: same_convolution(x, kernel))

@@ -4,7 +4,8 @@ An operator is a pytree, so that `vmap` over masks and kernels works; any JAX fu
 serves too. `make_operator` draws one for a task.
 """
 
-from cvsa_jax.operators.base import Function, Operator, adjoint, as_operator, simulate
+from cvsa_jax.operators.algebra import adjoint
+from cvsa_jax.operators.base import Function, Operator, as_operator, simulate
 from cvsa_jax.operators.camera import CameraShake, camera_shake
 from cvsa_jax.operators.chain import Chain
 from cvsa_jax.operators.dense import Matrix

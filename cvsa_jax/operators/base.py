@@ -1,4 +1,4 @@
-"""What an operator is, and the linear algebra that autodiff gives every one of them."""
+"""What an operator is, and how it measures."""
 
 import dataclasses
 from collections.abc import Callable
@@ -8,13 +8,11 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.sparse.linalg import cg
 from jax.tree_util import Partial
 
 from cvsa_jax.noise import NoiseModel, as_noise
 from cvsa_jax.types import as_partial
 
-CG_ITERATIONS = 15
 OPTIONAL = ("restrict", "measure", "expected", "project", "first_guess", "solve_gram", "blur_kernel", "picture")
 
 
@@ -27,6 +25,11 @@ class Operator:
 
     CLASSES: ClassVar[dict[str, type["Operator"]]] = {}
 
+    @property
+    def by_entry(self) -> bool:
+        """Whether `solve_gram` also takes one noise_variance for each entry of y."""
+        return False
+
     def __init_subclass__(cls, **facts):
         super().__init_subclass__(**facts)
         Operator.CLASSES[stored_name(cls)] = cls
@@ -35,7 +38,10 @@ class Operator:
         raise NotImplementedError
 
     def restrict(self, y: Any) -> Any:
-        """y with the entries that carry no data (under a mask) set to zero."""
+        """y with the entries that carry no data (under a mask) set to zero, also where y is NaN there.
+
+        What carries data is left as it is, so that doing it twice changes nothing.
+        """
         return y
 
     def measure(self, x: jax.Array) -> Any:
@@ -119,76 +125,6 @@ def as_operator(operator: Callable) -> Operator:
     if lost:
         raise ValueError(f"derive {type(operator).__name__} from cvsa_jax.Operator, so that its {lost[0]} is used")
     return Function(as_partial(operator))
-
-
-def adjoint(operator: Callable, image_shape: tuple[int, ...]) -> Callable:
-    """H' of a linear operator, by transposing its program: <H x, y> = <x, H' y>."""
-    example = jax.ShapeDtypeStruct(image_shape, jnp.result_type(float))
-    transpose = jax.linear_transpose(operator, example)
-    return lambda y: transpose(y)[0]
-
-
-def solve_gram(
-    operator: Operator, forward: Callable, backward: Callable, r: jax.Array, noise_variance, prior_variance
-) -> jax.Array:
-    """w = (noise_variance I + prior_variance J J')^-1 r, J the operator's derivative.
-
-    Uses the operator's own closed form if it has one, else CG_ITERATIONS of conjugate
-    gradients from w = 0; the iterations of one image never depend on its neighbours.
-
-    Args:
-      operator: the operator.
-      forward: p -> J p.
-      backward: w -> J' w.
-      r: of the measurement's shape.
-      noise_variance: scalar > 0. prior_variance: the same; without a closed form also of x's shape.
-    """
-    if operator.offers("solve_gram"):
-        return cast(jax.Array, operator.solve_gram(r, noise_variance, prior_variance))
-
-    def apply(w):
-        return noise_variance * w + forward(prior_variance * backward(w))
-
-    return cast(jax.Array, cg(apply, r, tol=1e-3, maxiter=CG_ITERATIONS)[0])
-
-
-def conjugate_gradients(
-    apply: Callable, r: jax.Array, precondition: Callable, iterations: int, guess: jax.Array | None = None
-) -> jax.Array:
-    """An approximation to apply^-1 r by preconditioned conjugate gradients, unrolled.
-
-    The first direction is `guess`, if there is one (a solution of a similar system), and its
-    length is chosen like every other's, so that a bad guess does no harm. A direction along
-    which `apply` is not positive (a network's Jacobian need not be) is not followed.
-
-    Args:
-      apply: symmetric positive, w -> A w.
-      r: the right-hand side.
-      precondition: symmetric positive, near A^-1.
-      iterations: the fixed number of applications of A.
-      guess: of r's shape.
-    """
-    tiny = jnp.finfo(r.dtype).tiny
-
-    def follow(w, r, direction, slope):
-        image = apply(direction)
-        curvature = jnp.vdot(direction, image)
-        length = jnp.where(curvature > tiny, slope / jnp.maximum(curvature, tiny), 0.0)
-        return w + length * direction, r - length * image
-
-    w = jnp.zeros_like(r)
-    if guess is not None and iterations:
-        w, r = follow(w, r, guess, jnp.vdot(r, guess))
-        iterations -= 1
-    direction = precondition(r)
-    energy = jnp.vdot(r, direction)
-    for _ in range(iterations):
-        w, r = follow(w, r, direction, energy)
-        z = precondition(r)
-        new_energy = jnp.vdot(r, z)
-        direction = z + new_energy / jnp.maximum(energy, tiny) * direction
-        energy = new_energy
-    return w
 
 
 def simulate(key: jax.Array, operator: Callable, image: jax.Array, noise: float | NoiseModel) -> Any:

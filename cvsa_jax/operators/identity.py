@@ -11,6 +11,10 @@ from cvsa_jax.operators.task import Task
 class Identity(Operator):
     """H(x) = x: plain denoising."""
 
+    @property
+    def by_entry(self) -> bool:
+        return True
+
     def __call__(self, x: jax.Array) -> jax.Array:
         return x
 

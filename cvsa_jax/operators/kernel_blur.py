@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from cvsa_jax import images
-from cvsa_jax.operators.base import Operator, conjugate_gradients
+from cvsa_jax.operators.algebra import conjugate_gradients
+from cvsa_jax.operators.base import Operator
 from cvsa_jax.operators.kernels import default_kernel_size, motion_kernel
 from cvsa_jax.operators.separable import Separable, gaussian_blur, gaussian_weights
 from cvsa_jax.operators.task import BlindSettings, Task, scaled

@@ -21,19 +21,24 @@ class Mask(Operator):
     """H(x) = seen * x.
 
     Args:
-      seen: (H, W, 1), one where the pixel is measured and zero where it is missing.
+      seen: (H, W, 1), one where the pixel is measured and zero where it is missing. Between them the pixel is
+        measured with that gain, as through a filter.
     """
 
     seen: jax.Array
+
+    @property
+    def by_entry(self) -> bool:
+        return True
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.seen * x
 
     def restrict(self, y: jax.Array) -> jax.Array:
-        return self.seen * y
+        return jnp.where(self.seen != 0, y, 0.0)
 
     def solve_gram(self, r, noise_variance, prior_variance):
-        return r / (noise_variance + prior_variance * self.seen)
+        return r / (noise_variance + prior_variance * self.seen**2)
 
     def picture(self) -> np.ndarray:
         """White is missing."""

@@ -54,7 +54,9 @@ def _(operator: Identity, image_shape) -> SpectralForm:
 @singular_form.register
 def _(operator: Mask, image_shape) -> SpectralForm:
     same = lambda x: x  # noqa: E731
-    return SpectralForm(operator.seen, same, same, operator.restrict)
+    kept = jnp.where(operator.seen < CUT, 0.0, operator.seen)
+    inverse = jnp.where(kept > 0, 1 / jnp.where(kept > 0, kept, 1.0), 0.0)
+    return SpectralForm(kept, same, same, lambda y: inverse * operator.restrict(y))
 
 
 @singular_form.register

@@ -83,6 +83,8 @@ def stack(measurement: Any, operator: Operator, noise: NoiseModel) -> tuple[jax.
     if len(leaves) == 1 and leaves[0] is measurement and not jnp.iscomplexobj(measurement):
         if not one_for_all:
             raise ValueError("noise_std has several parts, but the measurement is one array")
+        if isinstance(noise, GaussianNoise):
+            _spans(noise.std, jnp.shape(measurement))
         return measurement, operator, noise
     shapes = tuple(tuple(jnp.shape(leaf)) for leaf in leaves)
     parts = Parts(tree, shapes, tuple(bool(jnp.iscomplexobj(leaf)) for leaf in leaves))
@@ -98,6 +100,17 @@ def _spread(std: Any, parts: Parts) -> jax.Array:
         raise ValueError(f"noise_std has {len(leaves)} parts, but the measurement has {len(parts.shapes)}")
     filled = []
     for leaf, shape, is_complex in zip(leaves, parts.shapes, parts.complex, strict=True):
+        _spans(leaf, shape)
         one = jnp.broadcast_to(jnp.asarray(leaf, jnp.result_type(float)), shape).ravel()
         filled += [one, one] if is_complex else [one]
     return jnp.concatenate(filled)
+
+
+def _spans(std: Any, shape: tuple[int, ...]) -> None:
+    """Raises ValueError unless a deviation is one for each entry of a measurement, or broadcasts to it."""
+    try:
+        spans = np.broadcast_shapes(jnp.shape(std), shape) == tuple(shape)
+    except ValueError:
+        spans = False
+    if not spans:
+        raise ValueError(f"noise_std of shape {jnp.shape(std)} does not go with a measurement of shape {tuple(shape)}")

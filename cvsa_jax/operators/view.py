@@ -26,6 +26,10 @@ class View(Operator):
     width: int = flax.struct.field(pytree_node=False)
     averaged: int = flax.struct.field(pytree_node=False, default=1)
 
+    @property
+    def by_entry(self) -> bool:
+        return self.operator.by_entry
+
     def crop(self, x: jax.Array) -> jax.Array:
         """The part of the canvas that is looked at."""
         x = x[: self.height, : self.width]

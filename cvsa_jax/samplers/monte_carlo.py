@@ -32,7 +32,8 @@ def particles(cld: CLD, times: np.ndarray, num_particles: int = 1000) -> Sampler
       num_particles: P >= 2.
 
     Raises:
-      ValueError: if num_particles is below 2, or (when traced) if log_fit is not known.
+      ValueError: if num_particles is below 2, or (when traced) if the form of guidance does not know log_fit, as
+        for most large measurements that are not linear or whose noise depends on the light.
 
     References: Wu et al. (2023), Practical and asymptotically exact conditional sampling in
     diffusion models, arXiv:2306.17775, algorithm 1.
