@@ -20,7 +20,7 @@ from cvsa_jax.baselines.ilvr import ilvr
 from cvsa_jax.baselines.mcg import mcg, projection
 from cvsa_jax.baselines.pigdm import pigdm
 from cvsa_jax.blind import BlindConvolution
-from cvsa_jax.jobs.baseline_constants import CONSTANTS, STEPS, documented
+from cvsa_jax.jobs.baseline_constants import CONSTANTS, NUM_STEPS, documented
 from cvsa_jax.jobs.methods import METHODS
 from cvsa_jax.noise import PoissonNoise
 from cvsa_jax.operators import (
@@ -502,7 +502,7 @@ def test_every_constant_has_a_source_and_the_documents_have_them_all():
     """The table of docs/method.md is the registry, row by row."""
     methods = BASELINES | BLIND_BASELINES
     stated = {(entry.method, entry.name) for entry in CONSTANTS}
-    assert stated == {(m, name) for m in methods for name in (STEPS, *constants(m))}
+    assert stated == {(m, name) for m in methods for name in (NUM_STEPS, *constants(m))}
     assert all(entry.source and set(entry.tasks) <= set(TASKS) for entry in CONSTANTS)
     rows = documented()
     table = [
@@ -520,7 +520,7 @@ def settings_of(method, task, *texts, **given):
 
 
 def test_constants_are_those_of_the_task_and_of_the_number_of_steps():
-    """Longer steps where they are fewer; DAPS has its five steps of the flow at its own number; what is given counts."""
+    """Longer steps where they are fewer; DAPS has five steps of the flow at its own number; what is given counts."""
     assert settings_of("dps", "sr4") == (1000, {"step_size": 1.0})
     assert settings_of("dps", "hdr", num_steps=100) == (100, {"step_size": 3.0})
     assert settings_of("mcg", "hdr", num_steps=100)[1] == {"step_size": 10.0}

@@ -5,18 +5,18 @@ from typing import Any, NamedTuple
 from cvsa_jax.baselines import BASELINES, BLIND_BASELINES, constants
 from cvsa_jax.baselines.base import TRAINING_STEPS
 
-STEPS = "num_steps"
+NUM_STEPS = "num_steps"
 BLUR = ("gaussian_deblur", "motion_deblur")
 HOLES = ("box_inpaint", "random_inpaint", "mask_inpaint")
 REDUCTION = ("sr2", "sr4", "sr8")
-PUBLISHED, PAPER = "published file", "its paper's"
+PUBLISHED, PAPER = "published code", "its paper's"
 
 
 class Constant(NamedTuple):
     """A constant of a method.
 
-    method: in BASELINES or BLIND_BASELINES. name: of the factory, or STEPS. tasks: which have it; none are all others.
-    value: None is the factory's own default, of STEPS the registry's. source: where it comes from. scaled: whether
+    method: in BASELINES or BLIND_BASELINES. name: of the factory, or NUM_STEPS. tasks: which have it; none are all.
+    value: None is the factory's own default, of NUM_STEPS the registry's. source: where it comes from. scaled: whether
     `value` is that of 1000 steps, and 1000/T times it that of T. at_least: evaluations of a chain from which it holds.
     """
 
@@ -34,39 +34,39 @@ class Constant(NamedTuple):
         if self.value is not None:
             return self.value
         baseline = (BASELINES | BLIND_BASELINES)[self.method]
-        return baseline.num_steps if self.name == STEPS else constants(self.method)[self.name]
+        return baseline.num_steps if self.name == NUM_STEPS else constants(self.method)[self.name]
 
 
 # Of a method and a name the last one that fits a task counts. "Chosen" is by PSNR on the shipped samples at 64x64,
 # 100 evaluations, unless it says otherwise.
 CONSTANTS = (
-    Constant("dps", STEPS, (), None, PAPER),
+    Constant("dps", NUM_STEPS, (), None, PAPER),
     Constant("dps", "step_size", (), 0.3, "chosen of .3, 1, 3", scaled=True),
     Constant("dps", "step_size", (*BLUR, "sr4"), 1.0, "chosen of .3, 1, 3", scaled=True),
     Constant("dps", "step_size", ("phase_retrieval",), 1.0, "its paper's code", scaled=True),
-    Constant("mcg", STEPS, (), None, PAPER),
+    Constant("mcg", NUM_STEPS, (), None, PAPER),
     Constant("mcg", "step_size", (), None, PAPER, scaled=True),
-    Constant("ilvr", STEPS, (), None, "chosen"),
+    Constant("ilvr", NUM_STEPS, (), None, "chosen"),
     Constant("ilvr", "factor", (), None, "chosen"),
-    Constant("ddrm", STEPS, (), None, PAPER),
+    Constant("ddrm", NUM_STEPS, (), None, PAPER),
     Constant("ddrm", "eta", (), None, PAPER),
     Constant("ddrm", "eta_b", (), None, PAPER),
-    Constant("pigdm", STEPS, (), None, "chosen"),
+    Constant("pigdm", NUM_STEPS, (), None, "chosen"),
     Constant("pigdm", "data_variance", (), None, PAPER),
-    Constant("ddnm", STEPS, (), None, PAPER),
+    Constant("ddnm", NUM_STEPS, (), None, PAPER),
     Constant("ddnm", "repeats", (), None, PUBLISHED),
     Constant("ddnm", "eta", (), None, PUBLISHED),
-    Constant("diffpir", STEPS, (), None, PAPER),
+    Constant("diffpir", NUM_STEPS, (), None, PAPER),
     Constant("diffpir", "trust", (), None, "chosen"),
     Constant("diffpir", "zeta", (), None, "chosen"),
-    Constant("diffpir_texture", STEPS, (), None, PAPER),
+    Constant("diffpir_texture", NUM_STEPS, (), None, PAPER),
     Constant("diffpir_texture", "trust", (), 1.75, PUBLISHED),
     Constant("diffpir_texture", "zeta", (), 0.3, PUBLISHED),
     Constant("diffpir_texture", "trust", REDUCTION, 1.5, PAPER),
     Constant("diffpir_texture", "zeta", REDUCTION, 0.25, PAPER),
     Constant("diffpir_texture", "trust", HOLES, 0.25, PUBLISHED),
     Constant("diffpir_texture", "zeta", HOLES, 1.0, PUBLISHED),
-    Constant("daps", STEPS, (), None, PUBLISHED),
+    Constant("daps", NUM_STEPS, (), None, PUBLISHED),
     Constant("daps", "ode_steps", (), None, "chosen"),
     Constant("daps", "ode_steps", (), 5, PUBLISHED, at_least=1000),
     Constant("daps", "langevin_steps", (), None, PUBLISHED),
@@ -77,7 +77,7 @@ CONSTANTS = (
     Constant("daps", "step_size", ("hdr",), 2e-5, PUBLISHED),
     Constant("daps", "decay", (), None, PUBLISHED),
     Constant("daps", "tau", (), None, PUBLISHED),
-    Constant("blind_dps", STEPS, (), None, PAPER),
+    Constant("blind_dps", NUM_STEPS, (), None, PAPER),
     Constant("blind_dps", "step_size", (), None, "chosen", scaled=True),
 )
 
@@ -86,7 +86,7 @@ def constants_of(method: str, task: str, num_steps: int) -> dict[str, tuple[floa
     """(value, source) of every constant of a method, but its steps, in a job of one task with chains of num_steps."""
     found: dict[str, tuple[float, str]] = {name: (value, "its own") for name, value in constants(method).items()}
     for entry in CONSTANTS:
-        if entry.method != method or entry.name == STEPS or num_steps < entry.at_least:
+        if entry.method != method or entry.name == NUM_STEPS or num_steps < entry.at_least:
             continue
         if not entry.tasks or task in entry.tasks:
             scale = TRAINING_STEPS / num_steps if entry.scaled else 1
