@@ -529,7 +529,8 @@ def test_constants_are_those_of_the_task_and_of_the_number_of_steps():
     steps, daps_constants = settings_of("daps", "nonlinear_deblur")
     assert (steps, daps_constants["ode_steps"], daps_constants["langevin_steps"]) == (1000, 5, 200)
     assert daps_constants["step_size"] == 1e-5
+    assert [settings_of("pigdm", task)[0] for task in ("gaussian_deblur", "box_inpaint")] == [50, 100]
     assert settings_of("daps", "sr4", num_steps=100)[1]["ode_steps"] == 1
-    published = {"gaussian_deblur": (1.75, 0.3), "sr4": (1.5, 0.25), "box_inpaint": (0.25, 1.0)}
+    published = {"gaussian_deblur": (1.75, 0.3), "sr4": (0.5, 0.25), "box_inpaint": (0.25, 1.0)}
     for task, pair in published.items():
         assert tuple(settings_of("diffpir_texture", task)[1].values()) == pair

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 
 from cvsa_jax.baselines.base import draw, norm_guided, residual, schedule, start
 from cvsa_jax.operators.base import Operator
-from cvsa_jax.operators.camera import CameraShake
 from cvsa_jax.operators.dense import Matrix
 from cvsa_jax.operators.identity import Identity
 from cvsa_jax.operators.kernel_blur import Convolution
@@ -18,8 +17,9 @@ from cvsa_jax.operators.view import View
 from cvsa_jax.samplers.base import Loop
 from cvsa_jax.types import Denoiser, State, UnsuitableError
 
-# Each of them, and so each chain of them, is an average with positive weights (bicubic ones nearly).
-AVERAGES = (Identity, Mask, Convolution, Separable, CameraShake, Clip)
+# Each of them, and so each chain of them, is an average with positive weights (bicubic ones nearly), or flat. A camera
+# that saturates is not one: where its derivative is small, the division makes steps that diverge.
+AVERAGES = (Identity, Mask, Convolution, Separable, Clip)
 
 
 def mcg(

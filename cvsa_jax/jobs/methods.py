@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 from cvsa_jax.baselines import BASELINES, BLIND_BASELINES, Baseline, constants
 from cvsa_jax.batch import BatchRestorer, KernelPrior, baseline_loops, guided_loops
 from cvsa_jax.diffusion import CLD
-from cvsa_jax.jobs.baseline_constants import constants_of
+from cvsa_jax.jobs.baseline_constants import constants_of, steps_of
 from cvsa_jax.jobs.classical import ClassicalRestorer
 from cvsa_jax.noise import NoiseModel
 from cvsa_jax.operators import Task
@@ -114,7 +114,7 @@ def _fill_baseline(name: str, baseline: Baseline) -> Callable[[Task, Mapping[str
     def fill(task: Task, given: Mapping[str, Any]) -> BaselineSettings:
         several = preset_of(task.name).combine == RESIDUAL
         starts, combine = (PHASE_STARTS, RESIDUAL) if several else (1, MEAN)
-        defaults = {"num_steps": baseline.num_steps, "num_samples": starts, "combine": combine}
+        defaults = {"num_steps": steps_of(name, task.name), "num_samples": starts, "combine": combine}
         made = build(BaselineSettings, given, **defaults)
         own = {constant: value for constant, (value, _) in constants_of(name, task.name, made.num_steps).items()}
         own |= _read_constants(name, baseline.label, made.method_settings)
