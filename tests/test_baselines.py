@@ -108,7 +108,7 @@ def reference(name, x, noise, kept, before, level, then):
         ("pigdm", {"data_variance": VARIANCE}),
         ("ddrm", {}),
         ("ddnm", {"repeats": 1}),
-        ("diffpir", {"zeta": 0.3}),
+        ("diffpir", {"trust": 3.0, "zeta": 0.3}),
     ],
 )
 def test_steps_are_the_equations(float64, name, options):

@@ -12,7 +12,7 @@ from cvsa_jax.types import Denoiser, State
 
 def diffpir(
     denoise: Denoiser, measurement: jax.Array, operator: Operator, noise_std, image_shape, num_steps: int,
-    trust: float = 3.0, zeta: float = 1.0,
+    trust: float = 0.75, zeta: float = 1.0,
 ) -> Loop:  # fmt: skip
     """The denoised image is moved to the measurement by a proximal step, and noised anew.
 

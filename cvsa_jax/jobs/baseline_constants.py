@@ -45,7 +45,7 @@ CONSTANTS = (
     Constant("dps", "step_size", (*BLUR, "sr4"), 1.0, "chosen of .3, 1, 3", scaled=True),
     Constant("dps", "step_size", ("phase_retrieval",), 1.0, PUBLISHED, scaled=True),
     Constant("mcg", NUM_STEPS, (), None, PAPER),
-    Constant("mcg", "step_size", (), None, "as in DPS; at T = 100 chosen of 1, 10", scaled=True),
+    Constant("mcg", "step_size", (), None, "as in DPS; at T = 100 chosen of 1, 10 (`random_inpaint`)", scaled=True),
     Constant("ilvr", NUM_STEPS, (), None, "set, not tuned"),
     Constant("ilvr", "factor", (), None, "chosen of 2, 4 (`gaussian_deblur`)"),
     Constant("ddrm", NUM_STEPS, (), None, PAPER),
@@ -58,8 +58,9 @@ CONSTANTS = (
     Constant("ddnm", "repeats", (), None, "chosen of 1, 2 (`gaussian_deblur`)"),
     Constant("ddnm", "eta", (), None, PUBLISHED),
     Constant("diffpir", NUM_STEPS, (), None, PAPER),
-    Constant("diffpir", "trust", (), None, "chosen"),
-    Constant("diffpir", "zeta", (), None, "chosen"),
+    Constant("diffpir", "trust", (), None, "chosen of .75, 1.75, 3 (`gaussian_deblur`)"),
+    Constant("diffpir", "trust", ("random_inpaint",), 0.25, "chosen of .25, 1, 3"),
+    Constant("diffpir", "zeta", (), None, "chosen of .3, 1 (`gaussian_deblur`)"),
     Constant("diffpir_texture", NUM_STEPS, (), None, PAPER),
     Constant("diffpir_texture", "trust", (), 1.75, PUBLISHED),
     Constant("diffpir_texture", "zeta", (), 0.3, PUBLISHED),
@@ -79,7 +80,14 @@ CONSTANTS = (
     Constant("daps", "decay", (), None, PUBLISHED),
     Constant("daps", "tau", (), None, PUBLISHED),
     Constant("blind_dps", NUM_STEPS, (), None, PAPER),
-    Constant("blind_dps", "step_size", (), None, "published code; at T = 100 chosen of 5, 10", scaled=True),
+    Constant(
+        "blind_dps",
+        "step_size",
+        (),
+        None,
+        "published code; at T = 100 chosen of 5, 10 (`blind_motion_deblur`)",
+        scaled=True,
+    ),
 )
 
 
