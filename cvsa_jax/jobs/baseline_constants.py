@@ -85,7 +85,7 @@ CONSTANTS = (
         "step_size",
         (),
         None,
-        "published code; at T = 100 chosen of 5, 10 (`blind_motion_deblur`)",
+        "at T = 100 chosen of 5, 10 (`blind_motion_deblur`)",
         scaled=True,
     ),
 )
