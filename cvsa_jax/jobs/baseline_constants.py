@@ -60,6 +60,7 @@ CONSTANTS = (
     Constant("diffpir", NUM_STEPS, (), None, PAPER),
     Constant("diffpir", "trust", (), None, "chosen of .25, .75, 1.75, 3 (`gaussian_deblur`)"),
     Constant("diffpir", "trust", ("random_inpaint",), 0.25, "chosen of .25, 1, 3"),
+    Constant("diffpir", "trust", REDUCTION, 0.25, "chosen of .25, 1, 3 (`sr4`)"),
     Constant("diffpir", "zeta", (), None, "chosen of .3, 1 (`gaussian_deblur`)"),
     Constant("diffpir_texture", NUM_STEPS, (), None, PAPER),
     Constant("diffpir_texture", "trust", (), 1.75, PUBLISHED),
