@@ -4,20 +4,37 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import ROOT
+from references import dense_matrix
 
 from cvsa_jax import CLD, Gaussian, prior_from_denoiser, run_steps
-from cvsa_jax.baselines import BASELINES, baseline_loop, restore_classically
+from cvsa_jax.baselines import BASELINES, BLIND_BASELINES, baseline_loop, constants, restore_classically
 from cvsa_jax.baselines import base as baseline
 from cvsa_jax.baselines.blind_dps import blind_dps
 from cvsa_jax.baselines.daps import daps
+from cvsa_jax.baselines.ddnm import whole_times
 from cvsa_jax.baselines.ddrm import ddrm
+from cvsa_jax.baselines.diffpir import quadratic_times
 from cvsa_jax.baselines.dps import dps
 from cvsa_jax.baselines.ilvr import ilvr
 from cvsa_jax.baselines.mcg import mcg, projection
 from cvsa_jax.baselines.pigdm import pigdm
 from cvsa_jax.blind import BlindConvolution
+from cvsa_jax.jobs.baseline_constants import CONSTANTS, NUM_STEPS, documented
+from cvsa_jax.jobs.methods import METHODS
 from cvsa_jax.noise import PoissonNoise
-from cvsa_jax.operators import Matrix, View, as_operator, bicubic_downsample, make_operator, singular_form
+from cvsa_jax.operators import (
+    TASKS,
+    Matrix,
+    View,
+    as_operator,
+    find_task,
+    image_to_kernel,
+    make_operator,
+    singular_form,
+)
+from cvsa_jax.operators.kernel_blur import Convolution
+from cvsa_jax.operators.separable import bicubic_matrix
 from cvsa_jax.types import UnsuitableError
 
 SHAPE, VARIANCE, STEPS = (3, 2, 1), 0.25, 5
@@ -57,17 +74,19 @@ def reference(name, x, noise, kept, before, level, then):
         drawn = mean + ((1 - before) / (1 - kept) * (1 - ratio)) ** 0.5 * noise
         return drawn + 0.5 * jacobian * MATRIX.T @ r / np.linalg.norm(r)
     spread = ((1 - before) / (1 - kept) * (1 - ratio)) ** 0.5
-    a, b = before**0.5 * (1 - ratio) / (1 - kept), ratio**0.5 * (1 - before) / (1 - kept)
     if name == "ddnm":
         u, s, vt = np.linalg.svd(MATRIX)
-        z, e, guess = vt @ x, vt @ noise, vt @ estimate
-        measured, fresh = np.append(u.T @ Y / s, np.zeros(4)), np.full(6, spread)
+        e, guess, error = vt @ noise, vt @ estimate, vt @ (x - kept**0.5 * estimate) / (1 - kept) ** 0.5
+        measured, (scale, sigma, eta) = u.T @ Y / s, (before**0.5, (1 - before) ** 0.5, 0.85)
+        new = scale * guess + sigma * ((1 - eta**2) ** 0.5 * error + eta * e)
         for i in range(2):
-            own = NOISE_STD / s[i]
-            w = 1.0 if spread >= a * own else spread / (a * own)
-            guess[i] += w * (measured[i] - guess[i])
-            fresh[i] = max(spread**2 - (a * w * own) ** 2, 0) ** 0.5
-        return vt.T @ (a * guess + b * z + fresh * e)
+            n = NOISE_STD / s[i]
+            if sigma >= scale * n:
+                new[i] = scale * measured[i] + (sigma**2 - scale**2 * n**2) ** 0.5 * e[i]
+            else:
+                far = (measured[i] - guess[i]) / n
+                new[i] = scale * guess[i] + sigma * ((1 - eta**2) ** 0.5 * far + eta * e[i])
+        return vt.T @ new
     if name == "diffpir":
         trust = 3 / level**2
         near = np.linalg.solve(
@@ -89,12 +108,13 @@ def reference(name, x, noise, kept, before, level, then):
         ("pigdm", {"data_variance": VARIANCE}),
         ("ddrm", {}),
         ("ddnm", {"repeats": 1}),
-        ("diffpir", {"zeta": 0.3}),
+        ("diffpir", {"trust": 3.0, "zeta": 0.3}),
     ],
 )
 def test_steps_are_the_equations(float64, name, options):
     chain = chain_of(name, **options)
-    rates = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))[[999, 749, 500, 250, 0]]
+    own = {"ddnm": [800, 600, 400, 200, 0], "diffpir": [999, 499, 292, 133, 0]}
+    rates = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))[own.get(name, [999, 749, 500, 250, 0])]
     befores = np.append(rates[1:], 1.0)
     levels = ((1 - rates) / rates) ** 0.5
     state = chain.init(jax.random.key(0), SHAPE)
@@ -110,34 +130,107 @@ def test_steps_are_the_equations(float64, name, options):
         assert np.isfinite(info.residual)
 
 
+def test_published_grids_of_times():
+    assert list(whole_times(100)) == list(range(990, -1, -10))
+    assert whole_times(600)[0] == 998
+    times = quadratic_times(100)
+    assert [times[i] for i in (0, 1, 2, 50, 98, 99)] == [999, 899, 857, 289, 5, 0]
+    for count in (2, 3, 100, 1000):
+        times = quadratic_times(count)
+        assert (times[0], times[-1]) == (999, 0)
+        assert (np.diff(times) <= 0).all()
+
+
 def test_projections_satisfy_their_constraint():
-    """MCG's last image measures y; ILVR's has the low frequencies of the reference."""
+    """MCG's last image measures y, where H can be undone without lifting the noise."""
     denoise, key = Gaussian(jnp.zeros((16, 12, 3)), VARIANCE), jax.random.key(5)
-    for task, settings in (("random_inpaint", {"missing": 0.5}), ("sr2", {}), ("gaussian_deblur", {"kernel_std": 0.5})):
+    for task, settings in (("random_inpaint", {"missing": 0.5}), ("sr2", {})):
         operator = make_operator(task, np.random.default_rng(1), 16, 12, **settings)
         y = operator(jax.random.normal(key, (16, 12, 3)))
         chain = mcg(denoise, y, operator, 0.0, (16, 12, 3), STEPS)
         state, _ = run_steps(chain, chain.init(key, (16, 12, 3)), 0, STEPS)
         np.testing.assert_allclose(operator(state.x), y, atol=2e-4)
-    lower = bicubic_downsample(16, 12, 4)
-    operator = make_operator("denoise", np.random.default_rng(1), 16, 12)
-    y = jax.random.normal(key, (16, 12, 3))
-    chain = ilvr(denoise, y, operator, 0.0, (16, 12, 3), STEPS)
-    state, _ = run_steps(chain, chain.init(key, (16, 12, 3)), 0, STEPS)
-    np.testing.assert_allclose(lower(state.x), lower(y), atol=2e-4)
-    operator = make_operator("sr2", np.random.default_rng(1), 16, 12)
-    chain = ilvr(denoise, operator(y), operator, 0.0, (16, 12, 3), STEPS)
-    state, _ = run_steps(chain, chain.init(key, (16, 12, 3)), 0, STEPS)
-    np.testing.assert_allclose(operator(state.x), operator(y), atol=2e-4)
 
 
-def test_mcg_moves_towards_a_measurement_it_cannot_invert():
-    kernel = np.ones((3, 3))
-    operator = make_operator("motion_deblur", np.random.default_rng(0), 16, 16, kernel=kernel)
-    x, y = jax.random.normal(jax.random.key(0), (2, 16, 16, 1))
-    moved = projection(operator, (16, 16, 1))(x, operator(y))
-    before, after = (float(jnp.linalg.norm(operator(a) - operator(y))) for a in (x, moved))
-    assert after < 0.9 * before
+def enlargement(size: int, factor: int) -> np.ndarray:
+    """Cubic interpolation (a = -1/2) from ceil(size / factor) samples; weights beyond the border are left out."""
+    count = -(-size // factor)
+    matrix = np.zeros((size, count))
+    for i in range(size):
+        distance = np.abs((i + 0.5) / factor - 0.5 - np.arange(count))
+        near = 1.5 * distance**3 - 2.5 * distance**2 + 1
+        far = -0.5 * (distance**3 - 5 * distance**2 + 8 * distance - 4)
+        weights = np.where(distance <= 1, near, np.where(distance < 2, far, 0))
+        matrix[i] = weights / weights.sum()
+    return matrix
+
+
+@pytest.mark.parametrize(
+    ("task", "factor", "size"), [("denoise", 2, (16, 12)), ("sr2", 2, (15, 12)), ("sr4", 4, (16, 12))]
+)
+def test_ilvr_is_its_equation(float64, task, factor, size):
+    """x_s = x' + U (D q(r) - D x'), with U the bicubic enlargement, on a larger canvas too."""
+    shape = (16, 12, 3)
+    denoise, operator = Gaussian(jnp.zeros(shape), VARIANCE), make_operator(task, np.random.default_rng(1), *size)
+    lower = [bicubic_matrix(n, factor) for n in size]
+    upper = [enlargement(n, factor) for n in size]
+    y = jax.random.normal(jax.random.key(5), jax.eval_shape(operator, jnp.zeros((*size, 3))).shape)
+    chain = ilvr(denoise, y, View(operator, *size), 0.0, shape, STEPS)
+    state, now = chain.init(jax.random.key(0), shape), baseline.schedule(STEPS).at(2)
+    key, z = baseline.draw(state)
+    e = np.asarray(jax.random.normal(jax.random.split(key)[0], shape))
+    drawn = np.array(baseline.ddpm(state.x, baseline.denoised(denoise, state.x, now), z, now))
+
+    def low(image):
+        return np.einsum("ij,jkc,lk->ilc", lower[0], np.asarray(image)[: size[0], : size[1]], lower[1])
+
+    reference_low = np.asarray(y) if task != "denoise" else low(y)
+    kept = float(now.before)
+    change = kept**0.5 * reference_low + (1 - kept) ** 0.5 * low(e) - low(drawn)
+    drawn[: size[0], : size[1]] += np.einsum("ij,jkc,lk->ilc", upper[0], change, upper[1])
+    np.testing.assert_allclose(chain.step(state, 2)[0].x, drawn, atol=1e-6)  # the matrices of D are float32
+
+
+@pytest.mark.parametrize("task", ["random_inpaint", "box_inpaint", "checkout", "gaussian_deblur+random_inpaint"])
+def test_ilvr_takes_no_picture_with_holes(task):
+    prior = prior_from_denoiser(Gaussian(jnp.zeros((16, 16, 1)), VARIANCE), CLD())
+    operator = make_operator(task, np.random.default_rng(0), 16, 16)
+    with pytest.raises(UnsuitableError, match="holes"):
+        baseline_loop("ilvr", jnp.zeros((16, 16, 1)), operator, prior, (16, 16, 1), 10, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("task", "settings"),
+    [
+        ("gaussian_deblur", {"kernel_std": 2.0}),
+        ("motion_deblur", {"kernel_size": 5}),
+        ("motion_deblur+sr2", {"kernel_size": 5}),
+    ],
+)
+def test_mcg_steps_towards_a_blurred_measurement(task, settings):
+    """By H'(y - H x)/(H'H 1), which lifts no noise as the inverse does; H from its columns."""
+    shape = (8, 8, 1)
+    operator = make_operator(task, np.random.default_rng(0), 8, 8, **settings)
+    x, matrix = np.asarray(jax.random.normal(jax.random.key(0), shape)), dense_matrix(operator, shape)
+    y = jax.random.normal(jax.random.key(1), jax.eval_shape(operator, x).shape)
+    moved = projection(operator, shape)(jnp.asarray(x), y)
+    r = np.asarray(y).ravel() - matrix @ x.ravel()
+    expected = x.ravel() + matrix.T @ r / (matrix.T @ (matrix @ np.ones(64)))
+    np.testing.assert_allclose(moved.ravel(), expected, rtol=1e-4, atol=1e-4)
+    assert float(jnp.linalg.norm(moved - x)) < 3 * np.linalg.norm(r) * len(x.ravel()) / len(r)
+
+
+def test_what_mcg_cannot_see_it_leaves():
+    """H'H 1 is zero under a mask behind a blur, and beyond a clip."""
+    shape = (12, 12, 1)
+    for task in ("motion_deblur+random_inpaint", "hdr"):
+        operator = make_operator(task, np.random.default_rng(0), 12, 12)
+        x = 2 * jax.random.normal(jax.random.key(0), shape)
+        moved = projection(operator, shape)(x, operator(jnp.zeros(shape)))
+        assert np.isfinite(moved).all()
+        blind = jax.vjp(operator, x)[1](jax.jvp(operator, (x,), (jnp.ones(shape),))[1])[0] == 0
+        assert (np.asarray(moved == x) | ~np.asarray(blind)).all()
+        assert float(jnp.abs(moved - x).max()) > 0.1
 
 
 def posterior(noise_std):
@@ -151,18 +244,20 @@ def test_daps_draws_what_it_says():
     denoise, matrix = Gaussian(jnp.zeros(SHAPE), VARIANCE), Matrix(jnp.asarray(MATRIX, jnp.float32))
     y = jnp.asarray(Y, jnp.float32)
     options = {"step_size": 0.001, "decay": 1.0, "tau": NOISE_STD, "langevin_steps": 2000}  # until they have mixed
-    chain = daps(denoise, y, matrix, NOISE_STD, SHAPE, 40, **options)
-    levels = np.linspace(100 ** (1 / 7), 0.1 ** (1 / 7), 20) ** 7
+    chain = daps(denoise, y, matrix, NOISE_STD, SHAPE, 40, ode_steps=2, **options)
+    levels = (100 ** (1 / 7) + np.arange(20) / 20 * (0.1 ** (1 / 7) - 100 ** (1 / 7))) ** 7
     number = int(np.argmin(np.abs(levels - 0.4)))
     noise, then = levels[number], levels[number + 1]
     x = np.linspace(-1, 1, 6)
     start = chain.init(jax.random.key(1), SHAPE)._replace(x=jnp.asarray(x, jnp.float32).reshape(SHAPE))
     run = jax.jit(jax.vmap(lambda k: run_steps(chain, start._replace(key=k), 2 * number, 2)[0].x.ravel()))
     samples = np.asarray(run(jax.random.split(jax.random.key(0), 4000)))
-    for now, after in ((noise, noise * 2e-4), (noise * 2e-4, 0.0)):
+    middle = ((noise ** (1 / 7) + 0.01 ** (1 / 7)) / 2) ** 7
+    for now, after in ((noise, middle), (middle, 0.01)):
         x = x + (after - now) / now * (x - VARIANCE / (VARIANCE + now**2) * x)
-    covariance = np.linalg.inv(np.eye(6) / noise**2 + MATRIX.T @ MATRIX / NOISE_STD**2)
-    mean = covariance @ (x / noise**2 + MATRIX.T @ Y / NOISE_STD**2)
+    # The published code's gradient of |y - H x|^2/tau^2 has no half.
+    covariance = np.linalg.inv(np.eye(6) / noise**2 + 2 * MATRIX.T @ MATRIX / NOISE_STD**2)
+    mean = covariance @ (x / noise**2 + 2 * MATRIX.T @ Y / NOISE_STD**2)
     covariance = covariance + then**2 * np.eye(6)
     scale = np.sqrt(np.diag(covariance))
     outer = np.outer(scale, scale)
@@ -170,21 +265,21 @@ def test_daps_draws_what_it_says():
     np.testing.assert_allclose(np.cov(samples.T) / outer, covariance / outer, atol=0.1)
 
 
-@pytest.mark.parametrize(("level", "length"), [(0, 1.0), (19, 0.3)])
+@pytest.mark.parametrize(("level", "length"), [(0, 1.0), (19, 1 - 0.7 * 19 / 21)])
 def test_the_langevin_steps_of_daps_shorten(float64, level, length):
-    """What two measurements move apart in one step is h H' (y - y') / tau^2."""
+    """What two measurements move apart in one step is 2 h H' (y - y') / tau^2."""
     denoise, other = Gaussian(jnp.zeros(SHAPE), VARIANCE), Y + np.array([0.3, -0.2])
-    options = {"langevin_steps": 1, "step_size": 1e-3, "decay": 0.3, "tau": 0.1}
+    options = {"langevin_steps": 1, "step_size": 1e-3, "decay": 0.3, "tau": 0.1, "ode_steps": 2}
     chains = [daps(denoise, jnp.asarray(y), Matrix(jnp.asarray(MATRIX)), 1.0, SHAPE, 40, **options) for y in (Y, other)]
     state = chains[0].init(jax.random.key(0), SHAPE)
     first, second = (chain.step(state, 2 * level + 1)[0].x.ravel() for chain in chains)
-    np.testing.assert_allclose(second - first, length * 0.1 * MATRIX.T @ (other - Y), rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(second - first, length * 0.2 * MATRIX.T @ (other - Y), rtol=1e-6, atol=1e-9)
 
 
 def test_ddnm_travels_back_in_time(float64):
     """A level is done again from its own result, noised back to it; the last time goes on."""
     once, thrice = chain_of("ddnm", repeats=1), chain_of("ddnm", num_steps=3 * STEPS, repeats=3)
-    state, now = once.init(jax.random.key(0), SHAPE), baseline.schedule(STEPS).at(1)
+    state, now = once.init(jax.random.key(0), SHAPE), baseline.schedule(STEPS, whole_times).at(1)
     x = once.step(state, 1)[0].x
     _, e = baseline.draw(state._replace(key=baseline.draw(state)[0]))
     share = now.kept / now.before
@@ -225,19 +320,27 @@ def test_ddrm_has_the_posterior_of_a_gaussian_without_noise():
 
 
 def test_blind_dps_is_its_equations(float64):
-    """A step of both chains, the gradients by central differences."""
-    shape, side, operator = (6, 6, 1), 3, BlindConvolution()
+    """A step of both chains, the gradients by central differences; a kernel of an even side, some of it clipped."""
+    shape, side = (6, 6, 1), 4
     generator = np.random.default_rng(2)
     y = jnp.asarray(generator.normal(size=shape))
     image, kernel = Gaussian(jnp.zeros(shape), VARIANCE), Gaussian(jnp.full((side, side, 1), -0.5), VARIANCE)
-    chain = blind_dps(image, kernel, y, operator, shape, side, STEPS)
+    chain = blind_dps(image, kernel, y, BlindConvolution(), shape, side, STEPS)
     state = chain.init(jax.random.key(0), shape)
-    new, _ = chain.step(state, 2)
-    now = baseline.schedule(STEPS).at(2)
+    state = state._replace(k=3 * state.k)
+    new, _ = chain.step(state, 3)
+    now = baseline.schedule(STEPS).at(3)
+
+    def weights(k):
+        c = (np.clip(np.asarray(baseline.denoised(kernel, k, now))[..., 0], -1, 1) + 1) / 2
+        return c / c.sum()
+
+    assert 0 < (weights(state.k) == 0).sum() < side**2 / 2
 
     def loss(x, k):
-        x0, k0 = baseline.denoised(image, x, now), baseline.denoised(kernel, k, now)
-        return float(jnp.linalg.norm(y - operator(x0, k0)) + jnp.sum(jnp.abs(k0 + 1)) / 2)
+        # Its middle is at pixel (1, 1), that of an odd one in the middle.
+        h = Convolution(jnp.asarray(np.pad(weights(k), ((1, 0), (1, 0)))))
+        return float(jnp.linalg.norm(y - h(baseline.denoised(image, x, now))))
 
     def slope(which, i, h=1e-6):
         pair = [[state.x, state.k], [state.x, state.k]]
@@ -254,6 +357,19 @@ def test_blind_dps_is_its_equations(float64):
         moved = (drawn - found).ravel() / jnp.sqrt(now.kept)
         for i in (0, 4, old.size - 1):
             assert float(moved[i]) == pytest.approx(slope(which, i), rel=1e-5, abs=1e-7)
+
+
+def test_the_kernel_of_blind_dps_keeps_its_small_weights(float64):
+    """What is read of the last state is (clip(k, -1, 1) + 1)/2, scaled to sum 1; no floor."""
+    shape, side = (6, 6, 1), 5
+    image, kernel = Gaussian(jnp.zeros(shape), VARIANCE), Gaussian(jnp.full((side, side, 1), -0.98), 1e-4)
+    chain = blind_dps(image, kernel, jnp.zeros(shape), BlindConvolution(), shape, side, 3, step_size=0.0)
+    state = chain.init(jax.random.key(0), shape)
+    state = state._replace(k=-0.98 + 0.01 * state.k)
+    estimate = np.asarray(baseline.denoised(kernel, state.k, baseline.schedule(3).at(2)))[..., 0]
+    c = (np.clip(estimate, -1, 1) + 1) / 2
+    assert 0 < np.median(c) < c.max() < 0.03
+    np.testing.assert_allclose(image_to_kernel(chain.step(state, 2)[0].k), c / c.sum(), atol=1e-9)
 
 
 @pytest.mark.parametrize("name", BASELINES)
@@ -348,7 +464,7 @@ def test_bad_settings_are_refused():
     with pytest.raises(ValueError, match="num_steps of a baseline"):
         dps(None, jnp.zeros(2), same, 0.1, SHAPE, 1001)
     with pytest.raises(ValueError, match="multiple of 2"):
-        daps(None, jnp.zeros(2), same, 0.1, SHAPE, 7)
+        daps(None, jnp.zeros(2), same, 0.1, SHAPE, 7, ode_steps=2)
     for name in ("ddrm", "ddnm"):
         with pytest.raises(UnsuitableError, match="no singular values"):
             baseline_loop(name, jnp.zeros(SHAPE), lambda x: x, prior, SHAPE, 10, 0.1)
@@ -380,3 +496,41 @@ def test_complex_measurements_of_several_sensors(name):
         ends.append(jax.jit(lambda loop=loop: run_steps(loop, loop.init(jax.random.key(0), shape), 0, 10))())
     np.testing.assert_allclose(ends[0][0].x, ends[1][0].x, atol=1e-5)
     np.testing.assert_allclose(ends[0][1].residual, ends[1][1].residual, rtol=1e-4)
+
+
+def test_every_constant_has_a_source_and_the_documents_have_them_all():
+    """The table of docs/method.md is the registry, row by row."""
+    methods = BASELINES | BLIND_BASELINES
+    stated = {(entry.method, entry.name) for entry in CONSTANTS}
+    assert stated == {(m, name) for m in methods for name in (NUM_STEPS, *constants(m))}
+    assert all(entry.source and set(entry.tasks) <= set(TASKS) for entry in CONSTANTS)
+    rows = documented()
+    table = [
+        f"| {' | '.join(rows[0])} |",
+        "|---" * len(rows[0]) + "|",
+        *(f"| {' | '.join(r.values())} |" for r in rows),
+    ]
+    assert "\n".join(table) in (ROOT / "docs" / "method.md").read_text()
+
+
+def settings_of(method, task, *texts, **given):
+    """The constants of a job."""
+    made = METHODS[method].fill(find_task(task), given | {"method_settings": texts} if texts else given)
+    return made.num_steps, made.constants()
+
+
+def test_constants_are_those_of_the_task_and_of_the_number_of_steps():
+    """Longer steps where they are fewer; DAPS has five steps of the flow at its own number; what is given counts."""
+    assert settings_of("dps", "sr4") == (1000, {"step_size": 1.0})
+    assert settings_of("dps", "hdr", num_steps=100) == (100, {"step_size": 3.0})
+    assert settings_of("mcg", "hdr", num_steps=100)[1] == {"step_size": 10.0}
+    assert settings_of("blind_dps", "blind_motion_deblur", num_steps=50)[1] == {"step_size": 20.0}
+    assert settings_of("mcg", "hdr", "step_size=2", num_steps=100)[1] == {"step_size": 2.0}
+    steps, daps_constants = settings_of("daps", "nonlinear_deblur")
+    assert (steps, daps_constants["ode_steps"], daps_constants["langevin_steps"]) == (1000, 5, 200)
+    assert daps_constants["step_size"] == 1e-5
+    assert [settings_of("pigdm", task)[0] for task in ("gaussian_deblur", "box_inpaint")] == [50, 100]
+    assert settings_of("daps", "sr4", num_steps=100)[1]["ode_steps"] == 1
+    published = {"gaussian_deblur": (1.75, 0.3), "sr4": (0.5, 0.25), "box_inpaint": (0.25, 1.0)}
+    for task, pair in published.items():
+        assert tuple(settings_of("diffpir_texture", task)[1].values()) == pair

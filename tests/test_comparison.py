@@ -12,7 +12,7 @@ from PIL import Image
 
 from cvsa_jax import metrics
 from cvsa_jax.evaluation import comparison, datasets, tables
-from cvsa_jax.evaluation.rows import may
+from cvsa_jax.evaluation.rows import ROWS, judged_by, may
 from cvsa_jax.evaluation.tables import Figure, Grid, figure
 from cvsa_jax.jobs import inputs
 from cvsa_jax.measures import Measure
@@ -100,19 +100,45 @@ def test_lists_name_what_is_there(tmp_path):
 @pytest.mark.parametrize("evaluations", [50, 100, 1000])
 @pytest.mark.parametrize("task", ["sr4", "box_inpaint", "phase_retrieval"])
 def test_equal_evaluations_are_nearly_equal(task, evaluations, tmp_path):
-    """Never more than asked for, and of one image no less than nine tenths."""
+    """Never more than asked for, and of one image no less than nine tenths; of one chain and of several alike."""
     plan = comparison.Plan([task], list(comparison.ROWS), {"input": str(SAMPLES)}, evaluations, tmp_path)
+    several = 4 if task == "phase_retrieval" else 2
     for row in comparison.ROWS:
         if not may(row, find_task(task)) or row == "classical":
             continue
-        try:
-            method = comparison.job_of(plan, task, row).method
-        except UnsuitableError:
-            assert (task, row) == ("phase_retrieval", "cvsa_sample")
+        if (task, row) == ("phase_retrieval", "cvsa_sample"):
+            with pytest.raises(UnsuitableError):
+                comparison.job_of(plan, task, row)
             continue
-        total = method.num_steps * method.num_samples * (1 + getattr(method, "num_corrections", 0))
-        assert total <= evaluations
-        assert total >= 0.9 * evaluations
+        jobs = [comparison.job_of(plan, task, row, number) for number in range(len(comparison.shares(plan, task, row)))]
+        assert [job.method.num_samples for job in jobs] == ([1] if row == "cvsa_sample" else [1, several])
+        assert len({job.job.output for job in jobs}) == len(jobs)
+        for method in (job.method for job in jobs):
+            total = method.num_steps * method.num_samples * (1 + getattr(method, "num_corrections", 0))
+            assert 0.9 * evaluations <= total <= evaluations
+
+
+class Finished:
+    """A job of which figures and failures are known."""
+
+    def __init__(self, psnr, failures=0):
+        self.psnr, self.failures, self.rows = psnr, range(failures), psnr
+
+    def figures(self, measure):
+        assert measure == "psnr"
+        return self.psnr
+
+
+def test_the_better_number_of_chains_is_shown():
+    """By the mean over the images; a job in which images failed is not better for it; equal, the first."""
+    one, two, lame, none = Finished([20, 21]), Finished([19, 23]), Finished([30], 1), Finished([], 2)
+    assert comparison.better([one, two], "psnr") is two
+    assert comparison.better([two, one], "psnr") is two
+    assert comparison.better([one, lame], "psnr") is one
+    assert comparison.better([none, lame], "psnr") is lame
+    assert comparison.better([one, Finished([21, 20])], "psnr") is one
+    assert judged_by("diffpir_texture") == "patch_distance"
+    assert {judged_by(row) for row in comparison.ROWS if row != "diffpir_texture"} == {"psnr"}
 
 
 @pytest.fixture(scope="module")
@@ -144,9 +170,21 @@ def test_comparison_is_what_the_files_say(compared):
     ]
     assert {(r["task"], r["method"]) for r in long} == set(jobs)
     table = (output / "table.md").read_text()
+    record = json.loads((output / "comparison.json").read_text())
     for task, method in jobs:
-        own = rows(output / "jobs" / task / method / "metrics.csv")
+        folders = [output / "jobs" / task / name for name in (method, f"{method}_x2")]
+        every = [rows(folder / "metrics.csv") for folder in folders if folder.exists()]
+        assert len(every) == (1 if method == "classical" else 2)
+        means = [np.mean([float(r["psnr"]) for r in own]) for own in every]
+        best = int(np.argmax(means))
+        own = every[best]
         assert len(own) == 2
+        assert f"--output={folders[best]}" in record["commands"][f"{task}, {method}"]
+        section = table.split(f"### {task}\n")[1].split("### ")[0]
+        (line,) = (line for line in section.splitlines() if line.startswith(f"| {ROWS[method][0]} |"))
+        assert line.split("|")[-2].strip() == ("-" if method == "classical" else str(best + 1))
+        if len(means) == 2:
+            assert list(record["chains"][f"{task}, {method}"].values()) == pytest.approx(means)
         values = [float(r["value"]) for r in long if (r["task"], r["method"], r["metric"]) == (task, method, "psnr")]
         np.testing.assert_allclose(values, [float(r["psnr"]) for r in own])
         assert f"{np.mean(values):.2f}" in table
@@ -155,9 +193,11 @@ def test_comparison_is_what_the_files_say(compared):
     assert "- DDRM: a blur whose image is reflected" in table
     assert "patch distance" in table
     assert "motion\\_deblur" in (output / "table.tex").read_text()
-    record = json.loads((output / "comparison.json").read_text())
     assert "--task=sr2" in record["commands"]["sr2, ddrm"]
     assert list(record["refused"]) == ["motion_deblur, ddrm"]
+    sources = {(r["task"], r["constant"]): r for r in rows(output / "constants.csv")}
+    assert set(sources) == {("sr2", "eta"), ("sr2", "eta_b")}
+    assert (sources["sr2", "eta"]["value"], sources["sr2", "eta"]["source"]) == ("0.85", "its paper's")
     for name in ("figures/sr2.png", "figures/motion_deblur.png", "report.html"):
         assert (output / name).stat().st_size > 1000
 
@@ -174,7 +214,7 @@ def test_comparison_goes_on_where_it_was_stopped(compared):
     assert done.returncode == 0, done.stderr
     assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
     assert [r["image"] for r in rows(job / "metrics.csv")] == ["clothing_001", "clothing_003"]
-    strip = lambda text: [line.rsplit("|", 3)[0] for line in text.splitlines()]  # noqa: E731  without the seconds
+    strip = lambda text: [line.rsplit("|", 4)[0] for line in text.splitlines()]  # noqa: E731  without the seconds
     assert strip((output / "table.md").read_text()) == strip(table)
 
 

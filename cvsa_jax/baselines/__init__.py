@@ -18,7 +18,8 @@ from cvsa_jax.types import UnsuitableError
 
 
 class Baseline(NamedTuple):
-    """label: for tables. factory: of its loop. num_steps: network evaluations by its own paper's setting."""
+    """label: for tables. factory: of its loop; its constants are what has a default. num_steps: network evaluations
+    of a chain, unless others are asked for."""
 
     label: str
     factory: Callable[..., Loop]
@@ -30,10 +31,11 @@ BASELINES = {
     "mcg": Baseline("MCG", mcg.mcg, 1000),
     "ilvr": Baseline("ILVR", ilvr.ilvr, 100),
     "ddrm": Baseline("DDRM", ddrm.ddrm, 20),
-    "pigdm": Baseline("ΠGDM", pigdm.pigdm, 100),
+    "pigdm": Baseline("ΠGDM", pigdm.pigdm, 50),
     "ddnm": Baseline("DDNM+", ddnm.ddnm, 100),
     "diffpir": Baseline("DiffPIR", diffpir.diffpir, 100),
-    "daps": Baseline("DAPS", daps.daps, 100),
+    "diffpir_texture": Baseline("DiffPIR for texture", diffpir.diffpir, 100),
+    "daps": Baseline("DAPS", daps.daps, 1000),
 }
 BLIND_BASELINES = {"blind_dps": Baseline("BlindDPS", blind_dps.blind_dps, 1000)}
 

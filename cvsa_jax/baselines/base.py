@@ -1,5 +1,6 @@
 """What the baselines share: the variance-preserving schedule of 1000 steps, respaced, and its moves."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -28,8 +29,16 @@ class Schedule(NamedTuple):
         return Schedule(*(a[index] for a in self))
 
 
-def schedule(num_steps: int) -> Schedule:
+def even_times(num_steps: int) -> np.ndarray:
+    """999, ..., 0, as evenly as whole numbers are."""
+    return np.linspace(TRAINING_STEPS - 1, 0, num_steps).round().astype(int)
+
+
+def schedule(num_steps: int, times: Callable[[int], np.ndarray] = even_times) -> Schedule:
     """The linear schedule (rates 1e-4 to .02 over 1000 steps) at num_steps of its steps, ending in kept = 1.
+
+    Args:
+      num_steps: in [2, 1000]. times: num_steps -> the steps, whole numbers of [0, 999] that do not increase.
 
     Raises:
       ValueError: if num_steps is not in [2, 1000].
@@ -38,8 +47,7 @@ def schedule(num_steps: int) -> Schedule:
     """
     if not 2 <= num_steps <= TRAINING_STEPS:
         raise ValueError(f"num_steps of a baseline must be in [2, {TRAINING_STEPS}], got {num_steps}")
-    kept = np.cumprod(1 - np.linspace(1e-4, 0.02, TRAINING_STEPS))
-    kept = kept[np.linspace(TRAINING_STEPS - 1, 0, num_steps).round().astype(int)]
+    kept = np.cumprod(1 - np.linspace(1e-4, 0.02, TRAINING_STEPS))[times(num_steps)]
     return Schedule(*map(to_device, (kept, np.append(kept[1:], 1.0), ((1 - kept) / kept) ** 0.5)))
 
 

@@ -11,7 +11,7 @@ from cvsa_jax.types import Denoiser, State
 
 
 def ddrm(
-    denoise: Denoiser, measurement: jax.Array, operator: Operator, noise_std, image_shape, num_steps: int = 20,
+    denoise: Denoiser, measurement: jax.Array, operator: Operator, noise_std, image_shape, num_steps: int,
     eta: float = 0.85, eta_b: float = 1.0,
 ) -> Loop:  # fmt: skip
     """Each coefficient z of V' x is drawn from x_0hat's, from y's, or from both, by its singular value s.

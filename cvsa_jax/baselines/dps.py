@@ -9,7 +9,7 @@ from cvsa_jax.types import Denoiser, State
 
 
 def dps(
-    denoise: Denoiser, measurement: jax.Array, operator: Operator, noise_std, image_shape, num_steps: int = 1000,
+    denoise: Denoiser, measurement: jax.Array, operator: Operator, noise_std, image_shape, num_steps: int,
     step_size: float = 1.0,
 ) -> Loop:  # fmt: skip
     """x_s = DDPM(x_t, x_0hat) - step_size grad_x |y - H(x_0hat)|, the norm of one image alone.

@@ -11,7 +11,7 @@ from cvsa_jax.types import Denoiser, State
 
 
 def pigdm(
-    denoise: Denoiser, measurement: jax.Array, operator: Operator, noise_std, image_shape, num_steps: int = 100,
+    denoise: Denoiser, measurement: jax.Array, operator: Operator, noise_std, image_shape, num_steps: int,
     data_variance: float = 1.0,
 ) -> Loop:  # fmt: skip
     """x_s = DDIM(x_t, x_0hat) + sqrt(kept_s kept_t) r^2 J' H' (r^2 H H' + noise_std^2 I)^-1 (y - H x_0hat).

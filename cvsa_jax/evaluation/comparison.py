@@ -11,17 +11,19 @@ from cvsa_jax.diffusion import CLD
 from cvsa_jax.evaluation import report, tables
 from cvsa_jax.evaluation.finished import FinishedJob
 from cvsa_jax.evaluation.judge import Judge
-from cvsa_jax.evaluation.rows import ROWS, SAMPLE, equal_evaluations
+from cvsa_jax.evaluation.rows import ROWS, SAMPLE, equal_evaluations, judged_by
 from cvsa_jax.evaluation.tables import Figure, Grid, figure
 from cvsa_jax.jobs import RestorationJob, check_job, command, prepare, records, resolve
-from cvsa_jax.jobs.methods import CVSA, METHODS
-from cvsa_jax.measures import MEASURES
+from cvsa_jax.jobs.baseline_constants import constants_of
+from cvsa_jax.jobs.methods import CVSA, METHODS, BaselineSettings, ClassicalSettings
+from cvsa_jax.measures import MEASURES, Measure
 from cvsa_jax.noise import NOISES
 from cvsa_jax.operators import find_task
 from cvsa_jax.settings import build, fields, text_of, values
 from cvsa_jax.types import InputError, UnsuitableError
 
 MEASUREMENT = "measurement"
+CHAINS = Measure("chains", None, 0, interval=False)
 
 
 class Plan(NamedTuple):
@@ -38,9 +40,14 @@ class Plan(NamedTuple):
     output: pathlib.Path
 
 
-def settings_of(plan: Plan, task: str, row: str) -> dict[str, Any]:
-    """The given values of one cell's job."""
-    equal = equal_evaluations(task, row, plan.evaluations) if plan.evaluations else {}
+def shares(plan: Plan, task: str, row: str) -> list[dict[str, int]]:
+    """The numbers of steps and chains of which the better is a cell's: one, the method's own, unless all are equal."""
+    return equal_evaluations(task, row, plan.evaluations) if plan.evaluations else [{}]
+
+
+def settings_of(plan: Plan, task: str, row: str, number: int = 0) -> dict[str, Any]:
+    """The given values of one cell's job, the one with that number of its `shares`."""
+    equal = shares(plan, task, row)[number]
     own = {f.name for f in fields(find_task(task).settings)}
     foreign = {f.name for t in plan.tasks for f in fields(find_task(t).settings)} - own
     if row not in (CVSA, SAMPLE):  # the others do not search for the kernel
@@ -48,16 +55,16 @@ def settings_of(plan: Plan, task: str, row: str) -> dict[str, Any]:
     if not METHODS.get(row, METHODS[CVSA]).diffuses:
         foreign |= {f.name for f in fields(CLD)}
     shared = {k: v for k, v in plan.shared.items() if k not in foreign}
-    return {"task": task, **shared, **ROWS[row][1], **equal, "output": str(folder_of(plan, task, row))}
+    return {"task": task, **shared, **ROWS[row][1], **equal, "output": str(folder_of(plan, task, row, number))}
 
 
-def job_of(plan: Plan, task: str, row: str) -> RestorationJob:
-    """The job of one cell.
+def job_of(plan: Plan, task: str, row: str, number: int = 0) -> RestorationJob:
+    """The job of one cell, the one with that number of its `shares`.
 
     Raises:
       UnsuitableError: if the method cannot do the task.
     """
-    return resolve(settings_of(plan, task, row))
+    return resolve(settings_of(plan, task, row, number))
 
 
 def check(plan: Plan) -> None:
@@ -65,29 +72,52 @@ def check(plan: Plan) -> None:
     for task in plan.tasks:
         for row in plan.rows:
             try:
-                check_job(job_of(plan, task, row))
+                for number in range(len(shares(plan, task, row))):
+                    check_job(job_of(plan, task, row, number))
             except UnsuitableError:
                 continue
 
 
 def run(plan: Plan) -> tuple[dict[tuple[str, str], FinishedJob], dict[tuple[str, str], str]]:
-    """Run what is not finished yet: (finished jobs; reasons of what cannot be done), by task and row."""
+    """Run what is not finished yet: (each cell's better job; reasons of what cannot be done), by task and row."""
     done, refused = {}, {}
     for task in plan.tasks:
         for row in plan.rows:
             print(f"{task}, {ROWS[row][0]}", flush=True)
+            jobs = []
             try:
-                prepared = prepare(job_of(plan, task, row))
+                for number in range(len(shares(plan, task, row))):
+                    prepare(job_of(plan, task, row, number)).run()
+                    jax.clear_caches()
+                    jobs.append(FinishedJob(folder_of(plan, task, row, number)))
             except UnsuitableError as error:
                 refused[task, row] = str(error)
                 print(f"  cannot: {error}")
                 continue
             except ValueError as error:
                 raise InputError(f"{task}, {ROWS[row][0]}: {error}") from error
-            prepared.run()
-            jax.clear_caches()
-            done[task, row] = FinishedJob(folder_of(plan, task, row))
+            done[task, row] = better(jobs, judged_by(row))
     return done, refused
+
+
+def better(jobs: list[FinishedJob], measure: str) -> FinishedJob:
+    """The job in which fewest images failed, of those the one with the best mean of a measure, of those the first."""
+    if len(jobs) == 1:
+        return jobs[0]
+    sign = 1 if MEASURES[measure].more else -1
+
+    def merit(job: FinishedJob) -> tuple[int, float]:
+        value = sign * mean_of(job, measure)
+        return -len(job.failures), value if math.isfinite(value) else -math.inf
+
+    return max(jobs, key=merit)
+
+
+def mean_of(job: FinishedJob, measure: str) -> float:
+    """A measure of a finished job as its table has it."""
+    if measure == "patch_distance":
+        return Judge({}).distances(*map(list, zip(*job.pairs(), strict=True)))[measure] if job.rows else math.nan
+    return figure(job.figures(measure)).value
 
 
 def noise_text(plan: Plan) -> str:
@@ -98,9 +128,10 @@ def noise_text(plan: Plan) -> str:
     )
 
 
-def folder_of(plan: Plan, task: str, row: str) -> pathlib.Path:
-    """Where a job wrote."""
-    return plan.output / "jobs" / task / row
+def folder_of(plan: Plan, task: str, row: str, number: int = 0) -> pathlib.Path:
+    """Where a job wrote; one of several chains has their number in its name."""
+    several = f"_x{shares(plan, task, row)[number]['num_samples']}" if number else ""
+    return plan.output / "jobs" / task / f"{row}{several}"
 
 
 def collect(plan: Plan, done: dict, refused: dict, judge: Judge) -> tuple[list[dict], list[Grid]]:
@@ -108,7 +139,7 @@ def collect(plan: Plan, done: dict, refused: dict, judge: Judge) -> tuple[list[d
     long, grids = [], []
     for task in plan.tasks:
         wanted = judge.wanted(find_task(task))
-        grid = Grid(task, [MEASUREMENT, *(ROWS[row][0] for row in plan.rows)], wanted)
+        grid = Grid(task, [MEASUREMENT, *(ROWS[row][0] for row in plan.rows)], wanted | {"chains": CHAINS})
         measured: dict[str, dict[str, float]] = {}  # by image, from whichever method has it
         for row in plan.rows:
             label = ROWS[row][0]
@@ -127,6 +158,8 @@ def collect(plan: Plan, done: dict, refused: dict, judge: Judge) -> tuple[list[d
                 for name, value in judge.distances(*map(list, zip(*pairs, strict=True))).items():
                     grid.cells[label, name] = Figure(value)
             grid.cells[label, "psnr"] = grid.cells[label, "psnr"]._replace(note=job.note)
+            if METHODS.get(row, METHODS[CVSA]).settings is not ClassicalSettings:
+                grid.cells[label, "chains"] = Figure(job.settings["num_samples"])
             measured |= {image: {n: values[f"{n}_measurement"][i] for n in ("psnr", "ssim")}
                          for i, image in enumerate(job.names)}  # fmt: skip
         for name in ("psnr", "ssim"):
@@ -163,6 +196,19 @@ def draw(plan: Plan, done: dict, task: str, count: int) -> pathlib.Path | None:
     return path
 
 
+def _numbers(plan: Plan, task: str, row: str) -> list[pathlib.Path]:
+    """The folders of a cell's jobs."""
+    return [folder_of(plan, task, row, number) for number in range(len(shares(plan, task, row)))]
+
+
+def _constants(task: str, row: str, job: FinishedJob) -> list[dict]:
+    """The constants of a baseline in a finished job, each with its source."""
+    if METHODS.get(row, METHODS[CVSA]).settings is not BaselineSettings:
+        return []
+    found = constants_of(row, task, job.settings["num_steps"])
+    return [{"constant": name, "value": value, "source": source} for name, (value, source) in found.items()]
+
+
 def compare(plan: Plan, files: list[str], judge: Judge, caption: str, settings: dict, count: int) -> str:
     """Run the jobs and write what came out; the tables as text.
 
@@ -179,10 +225,15 @@ def compare(plan: Plan, files: list[str], judge: Judge, caption: str, settings: 
     text = "\n".join([overview.markdown(), *(grid.markdown() for grid in grids)])
     (plan.output / "table.md").write_text(f"{caption}\n\n{text}")
     (plan.output / "table.tex").write_text(overview.latex(caption))
-    commands = {f"{t}, {r}": ["cvsa", "restore", *command(job_of(plan, t, r))] for t, r in done}
+    chosen = {(t, r): _numbers(plan, t, r).index(job.folder) for (t, r), job in done.items()}
+    commands = {f"{t}, {r}": ["cvsa", "restore", *command(job_of(plan, t, r, n))] for (t, r), n in chosen.items()}
+    tried = {f"{t}, {r}": {f.name: mean_of(FinishedJob(f), judged_by(r)) for f in _numbers(plan, t, r)}
+             for t, r in done if len(_numbers(plan, t, r)) > 1}  # fmt: skip
     record = {"settings": settings, "versions": records.versions(), "files": files, "commands": commands,
-              "refused": {f"{t}, {r}": why for (t, r), why in refused.items()}}  # fmt: skip
+              "chains": tried, "refused": {f"{t}, {r}": why for (t, r), why in refused.items()}}  # fmt: skip
     records.write_json(plan.output / "comparison.json", record)
+    sources = [{"task": t, "method": r, **row} for (t, r), job in done.items() for row in _constants(t, r, job)]
+    records.write_rows(plan.output / "constants.csv", ("task", "method", "constant", "value", "source"), sources)
     rows = []
     names = [n for n, m in MEASURES.items() if m.compute is not None and m.in_tables]
     for (task, row), job in done.items():

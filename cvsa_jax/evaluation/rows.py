@@ -3,14 +3,15 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from cvsa_jax.baselines.base import TRAINING_STEPS
 from cvsa_jax.diffusion import SMALLEST_TIME
-from cvsa_jax.jobs.methods import CLASSICAL, CVSA, METHODS
+from cvsa_jax.jobs.methods import CLASSICAL, CVSA, METHODS, PHASE_STARTS
 from cvsa_jax.operators import Task, find_task
-from cvsa_jax.presets import POSTERIOR, preset_of
+from cvsa_jax.presets import POSTERIOR, RESIDUAL, preset_of
 from cvsa_jax.restoration import evaluations_of
 from cvsa_jax.types import UnsuitableError
 
-PAPER, SAMPLE = "paper", "cvsa_sample"
+PAPER, SAMPLE, TEXTURE = "paper", "cvsa_sample", "diffpir_texture"
 _OWN: dict[str, tuple[str, dict[str, Any]]] = {
     CVSA: ("CVSA", {}),
     SAMPLE: ("CVSA, one posterior sample", {"aim": POSTERIOR, "num_samples": 1}),
@@ -49,26 +50,25 @@ def may(row: str, task: Task) -> bool:
     return True
 
 
-def equal_evaluations(task: str, row: str, evaluations: int) -> dict[str, int]:
-    """The settings with which a method takes at most about so many evaluations an image.
+def judged_by(row: str) -> str:
+    """The measure that chooses between a row's numbers of chains."""
+    return "patch_distance" if row == TEXTURE else "psnr"
 
-    Ours changes the number of samples, of about as many steps as its preset has; the others change their
-    steps. A search for a kernel has a fixed number.
+
+def equal_evaluations(task: str, row: str, evaluations: int) -> list[dict[str, int]]:
+    """The settings with which a method takes at most about so many evaluations an image, for each number of chains.
+
+    A chain of all of them, and two of half of them, whose mean has less error; where the answer is the start of least
+    residual, PHASE_STARTS in place of two. A posterior sample is one chain. A search for a kernel has a fixed number.
     """
-    (loop, _, _), entry = preset_of(task), find_task(task)
-    if row == CLASSICAL:
-        return {}
-    if row == PAPER:
-        return {"num_steps": evaluations}
-    if row == SAMPLE:
-        if entry.posterior is None:
-            return {}
-        return {"num_steps": max(2, evaluations // evaluations_of(preset_of(task, POSTERIOR).sampler))}
+    entry, each, counts = find_task(task), 1, [1, PHASE_STARTS if preset_of(task).combine == RESIDUAL else 2]
+    if row == CLASSICAL or (row == CVSA and entry.blind) or (row == SAMPLE and entry.posterior is None):
+        return [{}]
     if row == CVSA:
-        if entry.blind:
-            return {}
-        each = evaluations_of(loop)
-        samples = max(1, evaluations // (loop.num_steps * each))
-        return {"num_samples": samples, "num_steps": max(2, evaluations // (samples * each))}
-    steps = evaluations // METHODS[row].fill(entry, {}).num_samples
-    return {"num_steps": min(max(2, steps // 2 * 2), 1000)}  # even, as two evaluations a level need
+        each = evaluations_of(preset_of(task).sampler)
+    if row == SAMPLE:
+        each, counts = evaluations_of(preset_of(task, POSTERIOR).sampler), [1]
+    most = evaluations if row in _OWN else TRAINING_STEPS
+    found = [{"num_steps": min(evaluations // (each * n), most), "num_samples": n} for n in counts]
+    usable = [settings for settings in found if settings["num_steps"] >= 2]
+    return usable or [{"num_steps": 2, "num_samples": 1}]

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 from cvsa_jax.baselines import BASELINES, BLIND_BASELINES, Baseline, constants
-from cvsa_jax.baselines.base import TRAINING_STEPS
 from cvsa_jax.batch import BatchRestorer, KernelPrior, baseline_loops, guided_loops
 from cvsa_jax.diffusion import CLD
+from cvsa_jax.jobs.baseline_constants import constants_of, steps_of
 from cvsa_jax.jobs.classical import ClassicalRestorer
 from cvsa_jax.noise import NoiseModel
 from cvsa_jax.operators import Task
@@ -23,10 +23,6 @@ from cvsa_jax.types import UnsuitableError
 CVSA, CLASSICAL = "cvsa", "classical"
 # A magnitude has several answers: as in DAPS' own protocol, the one of least residual of a few.
 PHASE_STARTS = 4
-# Step sizes of DPS and BlindDPS at 1000 steps, the best of .1 (BlindDPS), .3, 1 and 3 on four shipped photographs
-# at 64x64, for phase retrieval its paper's; .3 for what is not named. With fewer steps each is longer, so that
-# together they go as far.
-DPS_STEPS = {"gaussian_deblur": 1.0, "motion_deblur": 1.0, "sr4": 1.0, "phase_retrieval": 1.0}
 _SAMPLES = setting(None, "Samples (or starts) of an image; see --combine.", low=1)
 _COMBINE = setting(None, "The restoration: the samples' mean, or the one of least residual.", choices=COMBINATIONS)
 
@@ -118,11 +114,9 @@ def _fill_baseline(name: str, baseline: Baseline) -> Callable[[Task, Mapping[str
     def fill(task: Task, given: Mapping[str, Any]) -> BaselineSettings:
         several = preset_of(task.name).combine == RESIDUAL
         starts, combine = (PHASE_STARTS, RESIDUAL) if several else (1, MEAN)
-        defaults = {"num_steps": baseline.num_steps, "num_samples": starts, "combine": combine}
+        defaults = {"num_steps": steps_of(name, task.name), "num_samples": starts, "combine": combine}
         made = build(BaselineSettings, given, **defaults)
-        own = {**constants(name)}
-        if name in ("dps", "blind_dps"):
-            own["step_size"] = DPS_STEPS.get(task.name, 0.3) * TRAINING_STEPS / made.num_steps
+        own = {constant: value for constant, (value, _) in constants_of(name, task.name, made.num_steps).items()}
         own |= _read_constants(name, baseline.label, made.method_settings)
         return dataclasses.replace(made, method_settings=tuple(f"{k}={v}" for k, v in own.items()))
 

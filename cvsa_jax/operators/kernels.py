@@ -150,3 +150,8 @@ def image_to_kernel(image: jax.Array) -> jax.Array:
     size = image.shape[0] - (image.shape[0] + 1) % 2
     weights = jnp.maximum((image[:size, :size, 0] + 1) / 2 - FLOOR, 0.0)
     return weights / jnp.maximum(weights.sum(), 1e-3)
+
+
+def weights_to_image(weights: jax.Array) -> jax.Array:
+    """The image (side, side, 1) that stands for weights >= 0 (side, side): `image_to_kernel` scales them to sum 1."""
+    return 2 * (weights[..., None] + FLOOR) - 1
