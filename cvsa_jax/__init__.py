@@ -1,5 +1,6 @@
 """Image restoration with a critically-damped Langevin diffusion prior, in JAX."""
 
+from cvsa_jax.adapters import as_denoiser, cosine_kept, exploding, linear_kept, preserving
 from cvsa_jax.checkpoints import LoadedPrior, load_prior
 from cvsa_jax.closed_form import Gaussian, GaussianMixture
 from cvsa_jax.diffusion import CLD, time_grid
@@ -36,9 +37,14 @@ __all__ = [
     "Solution",
     "State",
     "__version__",
+    "as_denoiser",
+    "cosine_kept",
+    "exploding",
     "guided_sampler",
+    "linear_kept",
     "load_prior",
     "make_operator",
+    "preserving",
     "preset_of",
     "prior_from_denoiser",
     "prior_from_velocity_network",

@@ -11,7 +11,7 @@ from cvsa_jax.commands import VERBS
 
 PACKAGE = ROOT / "cvsa_jax"
 ALGORITHMS = [
-    "version", "types", "settings", "diffusion", "noise", "spectral", "priors", "closed_form", "images", "models",
+    "version", "types", "settings", "diffusion", "noise", "spectral", "priors", "closed_form", "adapters", "images", "models",
     "importers", "operators", "door", "samplers", "guidance", "sampler_settings", "presets", "baselines",
     "restoration", "blind", "networks", "sharding", "data", "frechet", "metrics", "measures", "evidence",
     "kernel_search", "batch", "plots", "training", "checkpoints",
