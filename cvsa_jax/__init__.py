@@ -6,7 +6,8 @@ from cvsa_jax.closed_form import Gaussian, GaussianMixture
 from cvsa_jax.diffusion import CLD, time_grid
 from cvsa_jax.guidance import GUIDANCES, Problem, Solution
 from cvsa_jax.noise import GaussianNoise, PoissonNoise
-from cvsa_jax.operators import TASKS, Operator, make_operator, register_task, simulate
+from cvsa_jax.operators import TASKS, Operator, check_operator, make_operator, register_task, simulate
+from cvsa_jax.posterior import coverage, sample_posterior, summarise
 from cvsa_jax.presets import preset_of
 from cvsa_jax.priors import Calibration, Prior, prior_from_denoiser, prior_from_velocity_network
 from cvsa_jax.restoration import Restoration, guided_sampler, restore
@@ -38,7 +39,9 @@ __all__ = [
     "State",
     "__version__",
     "as_denoiser",
+    "check_operator",
     "cosine_kept",
+    "coverage",
     "exploding",
     "guided_sampler",
     "linear_kept",
@@ -51,6 +54,8 @@ __all__ = [
     "register_task",
     "restore",
     "run_steps",
+    "sample_posterior",
     "simulate",
+    "summarise",
     "time_grid",
 ]

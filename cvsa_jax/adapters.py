@@ -41,7 +41,7 @@ class Schedule:
     label: Partial | None = None
     preserves: bool = flax.struct.field(pytree_node=False, default=True)
 
-    def time(self, sigma: jax.Array) -> jax.Array:
+    def time(self, sigma: jax.Array | float) -> jax.Array:
         """t of a noise level, between the table's linearly in log sigma; beyond the table its first or last."""
         if self.label is not None:
             return self.label(sigma)
@@ -140,7 +140,7 @@ class Adapted:
     batched: bool = flax.struct.field(pytree_node=False)
     rounded: bool = flax.struct.field(pytree_node=False)
 
-    def __call__(self, x: jax.Array, sigma: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, sigma: jax.Array | float) -> jax.Array:
         sigma = jnp.asarray(sigma, x.dtype)
         t = self.schedule.time(sigma).astype(x.dtype)
         t = jnp.round(t) if self.rounded else t

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cvsa_jax import CLD, Calibration, GaussianMixture, Prior, metrics, prior_from_denoiser, spectral, training
+from cvsa_jax import CLD, Calibration, GaussianMixture, Prior, prior_from_denoiser, spectral, training
 from cvsa_jax.operators import Matrix, Operator, make_operator
 
 
@@ -152,5 +152,5 @@ def field_figures(samples: np.ndarray, truths: np.ndarray, exact: np.ndarray, de
     error = np.sqrt(np.sum((mean - exact) ** 2)) / size
     chance = np.sqrt(len(truths) * np.sum(deviation**2) / count) / size
     ratio = np.sqrt(np.mean(samples.var(1, ddof=1)) / np.mean(deviation**2))
-    low, high = metrics.interval(samples, axis=1)
+    low, high = interval(samples, axis=1)
     return error, chance, ratio, float(np.mean((low <= truths) & (truths <= high)))

@@ -46,10 +46,8 @@ def mixture_posterior_mean(u, weights, means, variance, direction, covariance) -
 
 def packed(operator: Operator, image_shape) -> Operator:
     """The operator with a measurement that is one real array: complex ones as their real and imaginary parts."""
-    measured = jax.eval_shape(operator, jnp.zeros(image_shape))
-    return stack(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), measured), operator, GaussianNoise(1.0))[
-        1
-    ]
+    y = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(operator, jnp.zeros(image_shape)))
+    return stack(y, operator, GaussianNoise(1.0))[1]
 
 
 def dense_matrix(function, image_shape) -> np.ndarray:

@@ -7,6 +7,7 @@ serves too. `make_operator` draws one for a task.
 from cvsa_jax.operators.base import Function, Operator, adjoint, as_operator, simulate
 from cvsa_jax.operators.camera import CameraShake, camera_shake
 from cvsa_jax.operators.chain import Chain
+from cvsa_jax.operators.checking import check_operator
 from cvsa_jax.operators.dense import Matrix
 from cvsa_jax.operators.encoder import EncodedBlur, EncoderWeights, encoded_blur
 from cvsa_jax.operators.fourier import SubsampledFourier, cartesian_mask
@@ -59,6 +60,7 @@ __all__ = [
     "box_mask",
     "camera_shake",
     "cartesian_mask",
+    "check_operator",
     "convolution",
     "default_kernel_size",
     "encoded_blur",
