@@ -1,6 +1,7 @@
 """Image restoration with a critically-damped Langevin diffusion prior, in JAX."""
 
 from cvsa_jax.adapters import as_denoiser, cosine_kept, exploding, linear_kept, preserving
+from cvsa_jax.calibration import calibrate
 from cvsa_jax.checkpoints import LoadedPrior, load_prior
 from cvsa_jax.closed_form import Gaussian, GaussianMixture
 from cvsa_jax.diffusion import CLD, time_grid
@@ -39,6 +40,7 @@ __all__ = [
     "State",
     "__version__",
     "as_denoiser",
+    "calibrate",
     "check_operator",
     "cosine_kept",
     "coverage",

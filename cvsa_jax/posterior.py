@@ -89,8 +89,9 @@ def expected_error(samples: Any) -> float:
 
 
 def sample_posterior(
-    key: jax.Array, count: int, measurement: Any, operator: Callable, prior: Prior, *, image_shape: tuple[int, int, int],
-    noise_std: Any, settings: SamplerSettings | None = None, batch_size: int = 8, **changes,
+    key: jax.Array, count: int, measurement: Any, operator: Callable, prior: Prior, *,
+    image_shape: tuple[int, int, int], noise_std: Any, settings: SamplerSettings | None = None, batch_size: int = 8,
+    **changes,
 ) -> jax.Array:  # fmt: skip
     """`count` samples of p(x | y), (count, H, W, C): `restore` with a key of its own for each.
 
