@@ -13,8 +13,8 @@ PACKAGE = ROOT / "cvsa_jax"
 ALGORITHMS = [
     "version", "types", "settings", "diffusion", "noise", "spectral", "priors", "closed_form", "adapters", "images",
     "models", "importers", "operators", "door", "samplers", "calibration", "guidance", "sampler_settings", "presets",
-    "baselines", "restoration", "posterior", "blind", "networks", "sharding", "data", "frechet", "metrics", "measures", "evidence",
-    "kernel_search", "batch", "plots", "training", "checkpoints",
+    "baselines", "restoration", "posterior", "blind", "networks", "sharding", "data", "frechet", "metrics", "measures",
+    "evidence", "kernel_search", "batch", "plots", "training", "checkpoints",
 ]  # fmt: skip
 PROGRAMS = ["jobs", "evaluation", "commands", "__main__"]
 ORDER = ALGORITHMS + PROGRAMS

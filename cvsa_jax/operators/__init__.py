@@ -10,7 +10,7 @@ from cvsa_jax.operators.chain import Chain
 from cvsa_jax.operators.checking import check_operator
 from cvsa_jax.operators.dense import Matrix
 from cvsa_jax.operators.encoder import EncodedBlur, EncoderWeights, encoded_blur
-from cvsa_jax.operators.fourier import SubsampledFourier, cartesian_mask
+from cvsa_jax.operators.fourier import SubsampledFourier, cartesian_mask, centred_transform
 from cvsa_jax.operators.identity import Identity
 from cvsa_jax.operators.kernel_blur import BOUNDARIES, Convolution, convolution
 from cvsa_jax.operators.kernels import (
@@ -60,6 +60,7 @@ __all__ = [
     "box_mask",
     "camera_shake",
     "cartesian_mask",
+    "centred_transform",
     "check_operator",
     "convolution",
     "default_kernel_size",

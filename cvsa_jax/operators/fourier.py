@@ -64,8 +64,9 @@ class SubsampledFourier(Operator):
 
 
 def centred_transform(x: jax.Array) -> jax.Array:
-    """F x of an image (H, W, C), frequency zero and pixel zero in the middle."""
-    return jnp.fft.fftshift(jnp.fft.fft2(jnp.fft.ifftshift(x, (0, 1)), axes=(0, 1), norm="ortho"), (0, 1))
+    """F x of images (..., H, W, C), frequency zero and pixel zero in the middle."""
+    sides = (-3, -2)
+    return jnp.fft.fftshift(jnp.fft.fft2(jnp.fft.ifftshift(x, sides), axes=sides, norm="ortho"), sides)
 
 
 def opposite(y: jax.Array) -> jax.Array:
