@@ -45,6 +45,8 @@ class Schedule:
         """t of a noise level, between the table's linearly in log sigma; beyond the table its first or last."""
         if self.label is not None:
             return self.label(sigma)
+        assert self.levels is not None  # as there is no label
+        assert self.times is not None
         return jnp.interp(jnp.log(sigma), self.levels, self.times)
 
 
@@ -64,10 +66,10 @@ def preserving(
     Raises:
       ValueError: unless one of them is given, and kept falls and is in (0, 1).
     """
-    if (kept is None) == (label is None):
-        raise ValueError("a schedule needs either alpha bar or a label")
-    if kept is None:
+    if label is not None and kept is None:
         return Schedule(label=as_partial(label), preserves=True)
+    if kept is None or label is not None:
+        raise ValueError("a schedule needs either alpha bar or a label")
     if callable(kept):
         t = np.union1d(np.geomspace(*times, KNOTS), np.linspace(*times, KNOTS))
         values = np.asarray(kept(t), np.float64)
@@ -92,10 +94,10 @@ def exploding(
     Raises:
       ValueError: unless one is given, and the levels are positive and rise or fall.
     """
-    if (sigmas is None) == (label is None):
-        raise ValueError("a schedule needs either its noise levels or a label")
-    if sigmas is None:
+    if label is not None and sigmas is None:
         return Schedule(label=as_partial(label), preserves=False)
+    if sigmas is None or label is not None:
+        raise ValueError("a schedule needs either its noise levels or a label")
     levels = np.asarray(sigmas, np.float64)
     told = np.arange(levels.size, dtype=np.float64) if times is None else np.asarray(times, np.float64)
     if levels.shape != told.shape:

@@ -1,5 +1,6 @@
 """What guidance must know of a prior beside its denoiser: how far it errs at each noise, and in which frequencies."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import jax
@@ -55,7 +56,8 @@ def calibrate(
         raise ValueError("the noises of a calibration must be positive and increase")
     images = images.astype(jnp.result_type(float))
     curve = denoising_error(prior, images, jax.random.key(0) if key is None else key, batch_size, tuple(noises))
-    return prior.replace(calibration=curve, spectrum=estimate_spectrum(images) if spectrum else prior.spectrum)
+    found = estimate_spectrum(images) if spectrum else prior.spectrum
+    return dataclasses.replace(prior, calibration=curve, spectrum=found)
 
 
 def denoising_error(
