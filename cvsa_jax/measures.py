@@ -34,7 +34,7 @@ class Case:
     def aligned(self) -> np.ndarray:
         """The restoration after undoing what the task leaves open: a shift; of phase retrieval turn and sign too."""
         assert self.truth is not None
-        return (shifted if self.task.picture else aligned)(self.estimate, self.truth)
+        return (aligned if self.task.ambiguous else shifted)(self.estimate, self.truth)
 
 
 def always(task: Task) -> bool:
@@ -44,7 +44,7 @@ def always(task: Task) -> bool:
 
 def has_freedom(task: Task) -> bool:
     """Of tasks whose answer has a trivial freedom."""
-    return task.blind or not task.picture
+    return task.blind or task.ambiguous
 
 
 def is_blind(task: Task) -> bool:
@@ -127,7 +127,7 @@ def compute(case: Case, names: list[str]) -> dict[str, float]:
 def column_of(name: str, task: Task) -> str:
     """The column by which a comparison judges: the aligned one where the image itself has a trivial freedom."""
     other = f"{name}_aligned"
-    return other if other in MEASURES and not task.picture else name
+    return other if other in MEASURES and task.ambiguous else name
 
 
 def text(name: str, value: float) -> str:

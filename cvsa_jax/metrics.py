@@ -69,21 +69,3 @@ def mean_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float
         return float(np.mean(values)), float("nan")
     half = stats.t.ppf((1 + level) / 2, count - 1) * np.std(values, ddof=1) / count**0.5
     return float(np.mean(values)), float(half)
-
-
-def interval(samples: np.ndarray, level: float = 0.9, axis: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """The interval that holds one more draw with probability `level`, from N draws of each pixel.
-
-    mean -+ t s sqrt(1 + 1/N), s the samples' standard deviation and t the quantile of
-    Student's distribution of N - 1 degrees of freedom at (1 + level)/2: exact for Gaussian
-    posteriors at any N >= 2, where empirical quantiles would need dozens.
-
-    Args:
-      samples: N posterior samples along `axis`. level: in (0, 1).
-
-    Returns: (low, high), without that axis.
-    """
-    count = samples.shape[axis]
-    half = stats.t.ppf((1 + level) / 2, count - 1) * (1 + 1 / count) ** 0.5 * samples.std(axis, ddof=1)
-    mean = samples.mean(axis)
-    return mean - half, mean + half

@@ -11,10 +11,8 @@ import optax
 
 from cvsa_jax.diffusion import CLD, SMALLEST_TIME
 from cvsa_jax.networks import NetworkSpec, edm_denoise, output_variance, velocity_alpha
-from cvsa_jax.priors import Calibration, Prior, coefficients
+from cvsa_jax.priors import coefficients
 from cvsa_jax.samplers.base import cholesky, noised, to_device
-
-VALIDATION_NOISES = tuple(float(s) for s in np.geomspace(0.002, 200.0, 16))
 
 
 @flax.struct.dataclass
@@ -152,33 +150,3 @@ def train_step(spec: NetworkSpec, optimizer: optax.GradientTransformation, avera
         return TrainState(state.step + 1, params, average, opt_state, state.key), loss
 
     return step
-
-
-def denoising_error(prior: Prior, images: jax.Array, key: jax.Array, batch_size: int = 64) -> Calibration:
-    """Mean squared error per pixel of E[x_0 | u_t] at VALIDATION_NOISES.
-
-    Args:
-      prior: any prior.
-      images: (N, H, W, C), held out.
-      key: PRNG key; the same noise is drawn at every level.
-    """
-    times = prior.cld.time_of_noise(np.array(VALIDATION_NOISES))
-    direction, factor = prior.cld.data_direction(times), cholesky(prior.cld.covariance(times))
-    rows = jax.tree.map(to_device, (coefficients(prior.cld, times), direction, factor))
-
-    @jax.jit
-    def errors(mean, batch, batch_key, row):
-        c, a, f = row
-        x_key, v_key = jax.random.split(batch_key)
-        e_x, e_v = jax.random.normal(x_key, batch.shape), jax.random.normal(v_key, batch.shape)
-        x, v = noised(a, f, batch, e_x, e_v)
-        estimate = jax.vmap(lambda x, v: mean(x, v, c))(x, v)
-        return jnp.sum((estimate - batch) ** 2) / batch[0].size
-
-    total = np.zeros(len(times))
-    for start in range(0, len(images), batch_size):
-        batch, batch_key = images[start : start + batch_size], jax.random.fold_in(key, start)
-        for level in range(len(times)):
-            row = jax.tree.map(lambda a, level=level: a[level], rows)
-            total[level] += float(errors(prior.mean, batch, batch_key, row))
-    return Calibration(np.array(VALIDATION_NOISES), total / len(images))

@@ -321,7 +321,8 @@ def make_files(folder: pathlib.Path) -> None:
     import numpy as np
     from PIL import Image
 
-    from cvsa_jax import checkpoints, data, images, networks, spectral, training
+    from cvsa_jax import checkpoints, data, images, networks, spectral
+    from cvsa_jax.denoising import denoising_error
 
     photographs = data.load_squares(images.list_images(ROOT / "experiments" / "samples")[:4], SIDE, 3)
     for name, image in zip("abcd", photographs, strict=True):
@@ -343,7 +344,7 @@ def make_files(folder: pathlib.Path) -> None:
         )  # fmt: skip
         params = jax.jit(spec.init)(jax.random.key(0))
         prior = networks.build_prior(spec, params)
-        error = training.denoising_error(prior, some, jax.random.key(1))
+        error = denoising_error(prior, some, jax.random.key(1))
         checkpoints.save_prior(folder / name, spec, params, error, {})
 
 

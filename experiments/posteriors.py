@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cvsa_jax import CLD, Calibration, GaussianMixture, Prior, metrics, prior_from_denoiser, spectral, training
+from cvsa_jax import CLD, Calibration, GaussianMixture, Prior, prior_from_denoiser, spectral
+from cvsa_jax.denoising import VALIDATION_NOISES, denoising_error
 from cvsa_jax.operators import Matrix, Operator, make_operator
+from cvsa_jax.posterior import interval
 
 
 class MixtureProblem(NamedTuple):
@@ -79,7 +81,7 @@ def mixture_prior(problem: MixtureProblem, seed: int) -> Prior:
     samples_key, error_key = jax.random.split(jax.random.key(seed))
     prior = prior_from_denoiser(problem.denoiser, CLD())
     samples = problem.denoiser.sample(samples_key, 500)
-    return dataclasses.replace(prior, calibration=training.denoising_error(prior, samples, error_key, 500))
+    return dataclasses.replace(prior, calibration=denoising_error(prior, samples, error_key, 500))
 
 
 def sliced_wasserstein(a: np.ndarray, b: np.ndarray, generator: np.random.Generator, directions: int = 1000) -> float:
@@ -126,7 +128,7 @@ def field_problem(task: str, size: int, count: int, noise_std: float, seed: int)
     generator = np.random.default_rng((seed, size))
     red = spectral.Spectrum((tuple(float(v) for v in 6e-3 / np.array(spectral.KNOTS) ** 2),), (0.1,))
     variance = red.grid(size, size)
-    noise = np.array(training.VALIDATION_NOISES)
+    noise = np.array(VALIDATION_NOISES)
     error = np.array([np.mean(variance * s**2 / (variance + s**2)) for s in noise])
     denoise = spectral.SpectralGaussian(jnp.asarray(variance, jnp.float32))
     prior = dataclasses.replace(prior_from_denoiser(denoise, CLD(), Calibration(noise, error)), spectrum=red)
@@ -152,5 +154,5 @@ def field_figures(samples: np.ndarray, truths: np.ndarray, exact: np.ndarray, de
     error = np.sqrt(np.sum((mean - exact) ** 2)) / size
     chance = np.sqrt(len(truths) * np.sum(deviation**2) / count) / size
     ratio = np.sqrt(np.mean(samples.var(1, ddof=1)) / np.mean(deviation**2))
-    low, high = metrics.interval(samples, axis=1)
+    low, high = interval(samples, axis=1)
     return error, chance, ratio, float(np.mean((low <= truths) & (truths <= high)))

@@ -16,7 +16,8 @@ import jax
 import numpy as np
 import pytest
 
-from cvsa_jax import checkpoints, commands, data, images, networks, spectral, training
+from cvsa_jax import checkpoints, commands, data, images, networks, spectral
+from cvsa_jax.denoising import denoising_error
 from cvsa_jax.importers import arrays, bkse
 from cvsa_jax.models.blur_encoder import BlurEncoder
 from cvsa_jax.operators import EncoderWeights
@@ -72,7 +73,7 @@ def tiny_params(tiny_spec):
 def tiny_prior(tiny_spec, tiny_params, photos):
     """A prior with measured calibration."""
     prior = networks.build_prior(tiny_spec, tiny_params)
-    return prior.replace(calibration=training.denoising_error(prior, photos, jax.random.key(2)))
+    return prior.replace(calibration=denoising_error(prior, photos, jax.random.key(2)))
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,13 @@
 """Slow float64 NumPy versions of what the package computes, from other formulas."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from scipy.integrate import solve_ivp
+
+from cvsa_jax.noise import GaussianNoise
+from cvsa_jax.operators import Operator
+from cvsa_jax.operators.stacked import stack
 
 
 def integrated_moments(cld, t: float) -> tuple[np.ndarray, np.ndarray]:
@@ -36,6 +42,12 @@ def mixture_posterior_mean(u, weights, means, variance, direction, covariance) -
     log_weights = np.array(log_weights)
     responsibility = np.exp(log_weights - log_weights.max())
     return float(responsibility @ np.array(estimates) / responsibility.sum())
+
+
+def packed(operator: Operator, image_shape) -> Operator:
+    """The operator with a measurement that is one real array: complex ones as their real and imaginary parts."""
+    y = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(operator, jnp.zeros(image_shape)))
+    return stack(y, operator, GaussianNoise(1.0))[1]
 
 
 def dense_matrix(function, image_shape) -> np.ndarray:

@@ -72,7 +72,7 @@ def test_lists_name_each_image_once_and_below_the_folder(restore, tmp_path):
     ("array", "message"),
     [
         (np.zeros((8, 8, 3), np.uint8), "is uint8, but numbers in [-1, 1] are needed"),
-        (np.zeros((8, 8, 3), np.complex64), "is complex64, but numbers in [-1, 1] are needed"),
+        (np.zeros((8, 8, 3), np.complex64), "measures real numbers, but the input has complex numbers"),
         (np.full((8, 8, 3), np.nan), "holds NaN or infinite numbers"),
         (np.zeros((2, 8, 8, 3)), "is no (H, W), (H, W, 1) or (H, W, 3) array"),
         (np.array(["a"]), "cannot read"),

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cvsa_jax import metrics
+from cvsa_jax.posterior import interval
 from experiments import posteriors
 
 
@@ -51,5 +51,5 @@ def test_field_posterior_conditions_the_field():
 @pytest.mark.parametrize("count", [2, 5, 40])
 def test_interval_covers_one_more_draw(count):
     x = np.random.default_rng(count).normal(2.0, 3.0, size=(count + 1, 40_000))
-    low, high = metrics.interval(x[:-1], 0.9)
+    low, high = interval(x[:-1], 0.9)
     assert np.mean((low <= x[-1]) & (x[-1] <= high)) == pytest.approx(0.9, abs=4 * (0.09 / 40_000) ** 0.5)

@@ -15,8 +15,9 @@ import pytest
 from conftest import ROOT, SAMPLES
 from PIL import Image
 
-from cvsa_jax import checkpoints, data, images, networks, operators, spectral, training
+from cvsa_jax import checkpoints, data, images, networks, operators, spectral
 from cvsa_jax.baselines import BASELINES
+from cvsa_jax.denoising import denoising_error
 from cvsa_jax.jobs import resolve
 from cvsa_jax.presets import AIMS, preset_of
 
@@ -70,7 +71,7 @@ def tiny_kernels(tmp_path_factory):
     )
     params = spec.init(jax.random.key(0))
     folder, prior = tmp_path_factory.mktemp("kernels"), networks.build_prior(spec, params)
-    checkpoints.save_prior(folder, spec, params, training.denoising_error(prior, drawn, jax.random.key(1)), {})
+    checkpoints.save_prior(folder, spec, params, denoising_error(prior, drawn, jax.random.key(1)), {})
     return folder
 
 

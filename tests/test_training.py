@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cvsa_jax import CLD, Gaussian, networks, prior_from_denoiser, training
+from cvsa_jax.denoising import denoising_error
 from cvsa_jax.priors import coefficients
 
 SMALL = {"channels": (8, 8), "encoder_blocks": (1, 1), "decoder_blocks": (1, 1), "patch": 1}
@@ -103,6 +104,6 @@ def test_denoising_error_of_an_exact_prior():
     """A Gaussian's error is d^2 s^2 / (d^2 + s^2), whatever the batches."""
     prior = prior_from_denoiser(Gaussian(jnp.zeros((8, 8, 3)), 0.25), CLD())
     images = np.asarray(0.5 * jax.random.normal(jax.random.key(0), (400, 8, 8, 3)))
-    found = training.denoising_error(prior, images, jax.random.key(1), batch_size=150)
+    found = denoising_error(prior, images, jax.random.key(1), batch_size=150)
     s = np.array(found.noise)
     np.testing.assert_allclose(found.error, 0.25 * s**2 / (0.25 + s**2), rtol=4 * (2 / images.size) ** 0.5)

@@ -63,7 +63,7 @@ class FinishedJob:
     @property
     def kind(self) -> str:
         """Which pictures it is judged by: aligned ones where the task leaves a trivial freedom of the image itself."""
-        return "restored" if self.task.picture else "aligned"
+        return "aligned" if self.task.ambiguous else "restored"
 
     def picture(self, kind: str, name: str) -> pathlib.Path:
         """The file of one picture."""

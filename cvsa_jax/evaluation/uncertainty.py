@@ -4,7 +4,7 @@ import pathlib
 
 import numpy as np
 
-from cvsa_jax import images, metrics
+from cvsa_jax import images, metrics, posterior
 from cvsa_jax.jobs.records import read_rows, write_rows
 from cvsa_jax.types import InputError
 
@@ -20,22 +20,15 @@ def sample_files(folder: pathlib.Path, name: str) -> list[pathlib.Path]:
 
 
 def judge(truth: np.ndarray, samples: np.ndarray, level: float) -> dict:
-    """The figures of one image; samples (N, H, W, C).
-
-    expected_error is s sqrt(1 + 1/N) with s the samples' deviation: the mean of N draws of a
-    posterior is off by its own chance too. Half a grey level is allowed for rounding.
-    """
-    mean, count = samples.mean(0), len(samples)
-    low, high = metrics.interval(samples, level)
-    half = 0.5 / 127.5
-    inside = (low - half <= truth) & (truth <= high + half)
+    """The figures of one image; samples (N, H, W, C). Half a grey level is allowed for rounding."""
+    mean = samples.mean(0)
     return {
-        "num_samples": count,
+        "num_samples": len(samples),
         "psnr_mean": metrics.psnr(truth, mean),
         "psnr_sample": float(np.mean([metrics.psnr(truth, s) for s in samples])),
         "error": float(np.sqrt(np.mean((mean - truth) ** 2))),
-        "expected_error": float(np.sqrt(np.mean(samples.var(0, ddof=1)) * (1 + 1 / count))),
-        "coverage": float(inside.mean()),
+        "expected_error": posterior.expected_error(samples),
+        "coverage": posterior.coverage(samples, truth, level, slack=0.5 / 127.5),
     }
 
 

@@ -93,15 +93,15 @@ class Reader:
         return images.to_float(image)
 
     def _read_array(self, path: pathlib.Path) -> np.ndarray:
-        """A measurement of any range, (H, W, C) or (H, W)."""
+        """A measurement of any range, (H, W, C) or (H, W), complex where the operator's are."""
         if not self.measured:
             raise InputError(f"{path} is an array; only measurements may be: --measured")
         if self.image_size:
             raise InputError(f"--image_size does not go with {path}: an array is taken as it is")
         array = images.read_array(path)
-        if not np.issubdtype(array.dtype, np.floating):
+        if not np.issubdtype(array.dtype, np.inexact):
             raise InputError(f"{path} is {array.dtype}, but numbers in [-1, 1] are needed: y / 127.5 - 1 of 8 bits")
-        array = array.astype(np.float32)
+        array = array.astype(np.complex64 if np.iscomplexobj(array) else np.float32)
         array = array[..., None] if array.ndim == 2 else array
         if array.ndim != 3 or array.shape[-1] not in (1, 3):
             raise InputError(f"{path} is no (H, W), (H, W, 1) or (H, W, 3) array, but {array.shape}")
@@ -115,8 +115,8 @@ class Reader:
 
     def _image_shape(self, measured: np.ndarray) -> tuple[int, int, int]:
         """The shape of the image that a measurement is of."""
-        height, width = (self.task.image_side(n, self.settings) for n in measured.shape[:2])
-        return height, width, measured.shape[-1]
+        height, width, channels = measured.shape
+        return *self.task.image_of((height, width), self.settings), channels
 
     def check(self, files: list[tuple[pathlib.Path, str]]) -> tuple[list[Entry], dict[str, str]]:
         """(images that can be restored, reason by name of those that cannot); nothing is kept."""
@@ -128,7 +128,7 @@ class Reader:
                 finite = bool(np.isfinite(read).all())
                 if shape not in buildable or not finite:
                     operator = self._operator(name, shape)
-                    self._check_operator(operator, shape, read.shape)
+                    self._check_operator(operator, shape, read)
                     if not (finite or np.isfinite(operator.restrict(jnp.asarray(read))).all()):
                         raise InputError(f"{path} holds NaN or infinite numbers: {UNKNOWN}")
                     buildable.add(shape)
@@ -137,16 +137,20 @@ class Reader:
                 failures[name] = str(error)
         return entries, failures
 
-    def _check_operator(self, operator: Operator, shape, read_shape) -> None:
-        """Raises InputError if the operator does not serve images of that shape."""
+    def _check_operator(self, operator: Operator, shape, read: np.ndarray) -> None:
+        """Raises InputError if the operator does not serve images of that shape, or not what was read."""
         try:
-            found = jax.eval_shape(operator, jax.ShapeDtypeStruct(shape, jnp.float32)).shape
+            measures = jax.eval_shape(operator, jax.ShapeDtypeStruct(shape, jnp.float32))
         except (TypeError, ValueError) as error:
             raise InputError(f"the operator does not fit an image of {shape[0]}x{shape[1]}: {error}") from error
         if self.needs_guess and not operator.offers("first_guess"):
             raise InputError(f"--start=guess: {self.task.name} has no first guess to start from")
-        if self.measured and found != read_shape:
-            raise InputError(f"the operator measures {found[0]}x{found[1]}, but the input has {read_shape[:2]}")
+        found, kinds = measures.shape, [np.iscomplexobj(read), jnp.issubdtype(measures.dtype, jnp.complexfloating)]
+        if self.measured and found != read.shape:
+            raise InputError(f"the operator measures {found[0]}x{found[1]}, but the input has {read.shape[:2]}")
+        if self.measured and kinds[0] != kinds[1]:
+            has, wants = ("complex numbers" if kind else "real numbers" for kind in kinds)
+            raise InputError(f"{self.task.name} measures {wants}, but the input has {has}")
         wanted = tuple(-(-n // self.task.factor) for n in shape[:2])
         if self.operator is not None and self.task.picture and found[:2] != wanted:
             of = "x".join(map(str, wanted))

@@ -149,14 +149,15 @@ class Results:
         )  # fmt: skip
 
     def _write_measurement(self, measured: Measured) -> None:
-        """As a picture, of measurements that are none on a logarithmic scale; those as an array too."""
+        """As a picture; of measurements that are none scaled, of transforms on a logarithmic scale, and as an array."""
         path, y = self.folder / "measurement" / f"{measured.entry.name}.png", measured.measurement
-        if not self._task.picture:
-            level = np.log(np.maximum(np.abs(y), 1e-3))
-            images.save_image(path, 2 * (level - level.min()) / max(np.ptp(level), 1e-6) - 1)
-            np.save(path.with_suffix(".npy"), y)
+        if self._task.picture:
+            images.save_image(path, y)
             return
-        images.save_image(path, y)
+        transformed = np.iscomplexobj(y) or not self._task.linear
+        level = np.log(np.maximum(np.abs(y), 1e-3)) if transformed else y
+        images.save_image(path, 2 * (level - level.min()) / max(np.ptp(level), 1e-6) - 1)
+        np.save(path.with_suffix(".npy"), y)
 
     def _add(self, name: str, case: Case) -> None:
         found = measures.compute(case, self._measures)

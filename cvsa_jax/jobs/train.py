@@ -15,6 +15,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from cvsa_jax import checkpoints, data, images, networks, plots, spectral, training
+from cvsa_jax.denoising import VALIDATION_NOISES, denoising_error
 from cvsa_jax.diffusion import CLD, time_grid
 from cvsa_jax.jobs import records
 from cvsa_jax.jobs.training_settings import KERNELS, TrainingSettings
@@ -117,7 +118,7 @@ def evaluate(spec, state, validation, folder: pathlib.Path, record: dict, num_sa
     """Validation error, a grid of unconditional samples, and the prior itself as it stands."""
     key = jax.random.key(12345)
     prior = networks.build_prior(spec, state.average)
-    calibration = training.denoising_error(prior, validation, key)
+    calibration = denoising_error(prior, validation, key)
     prior = dataclasses.replace(prior, calibration=calibration)
     shape = (spec.image_size, spec.image_size, spec.image_channels)
     times = time_grid("logarithmic", 50, spec.cld)
@@ -129,7 +130,7 @@ def evaluate(spec, state, validation, folder: pathlib.Path, record: dict, num_sa
     plots.save_grid(folder / "prior" / "samples.png", grid, scale=2)
     with (folder / "validation.csv").open("a") as file:
         if file.tell() == 0:
-            csv.writer(file).writerow(["step", *(f"mse_at_{s:.4g}" for s in training.VALIDATION_NOISES)])
+            csv.writer(file).writerow(["step", *(f"mse_at_{s:.4g}" for s in VALIDATION_NOISES)])
         csv.writer(file).writerow([step, *(f"{e:.6g}" for e in calibration.error)])
 
 

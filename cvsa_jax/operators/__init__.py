@@ -8,8 +8,10 @@ from cvsa_jax.operators.algebra import adjoint
 from cvsa_jax.operators.base import Function, Operator, as_operator, simulate
 from cvsa_jax.operators.camera import CameraShake, camera_shake
 from cvsa_jax.operators.chain import Chain
+from cvsa_jax.operators.checking import check_operator
 from cvsa_jax.operators.dense import Matrix
 from cvsa_jax.operators.encoder import EncodedBlur, EncoderWeights, encoded_blur
+from cvsa_jax.operators.fourier import SubsampledFourier, cartesian_mask, centred_transform
 from cvsa_jax.operators.identity import Identity
 from cvsa_jax.operators.kernel_blur import BOUNDARIES, Convolution, convolution
 from cvsa_jax.operators.kernels import (
@@ -26,6 +28,7 @@ from cvsa_jax.operators.separable import Separable, bicubic_downsample, gaussian
 from cvsa_jax.operators.singular import SpectralForm, singular_form
 from cvsa_jax.operators.storage import load_operator, save_operator
 from cvsa_jax.operators.task import Task
+from cvsa_jax.operators.tomography import Radon, radon
 from cvsa_jax.operators.tones import Clip, Quantised, quantised
 from cvsa_jax.operators.view import View
 
@@ -45,8 +48,10 @@ __all__ = [
     "Matrix",
     "Operator",
     "Quantised",
+    "Radon",
     "Separable",
     "SpectralForm",
+    "SubsampledFourier",
     "Task",
     "View",
     "adjoint",
@@ -55,6 +60,9 @@ __all__ = [
     "bicubic_downsample",
     "box_mask",
     "camera_shake",
+    "cartesian_mask",
+    "centred_transform",
+    "check_operator",
     "convolution",
     "default_kernel_size",
     "encoded_blur",
@@ -68,6 +76,7 @@ __all__ = [
     "make_operator",
     "motion_kernel",
     "quantised",
+    "radon",
     "random_mask",
     "register_task",
     "save_operator",

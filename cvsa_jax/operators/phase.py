@@ -188,7 +188,9 @@ _PROJECTED = {
 TASKS = (
     Task(
         "phase_retrieval", "magnitudes of the Fourier transform", _magnitudes, (FourierMagnitude,), PhaseSettings,
-        side=lambda size, settings: unpadded(size, settings.oversampling),
-        linear=False, picture=False, accuracy=_PROJECTED, posterior=None,
+        image_shape=lambda shape, settings: (
+            unpadded(shape[0], settings.oversampling), unpadded(shape[1], settings.oversampling)
+        ),
+        linear=False, picture=False, ambiguous=True, accuracy=_PROJECTED, posterior=None,
     ),
 )  # fmt: skip

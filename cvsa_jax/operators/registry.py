@@ -20,6 +20,8 @@ MODULES = (
     "masks",
     "separable",
     "phase",
+    "fourier",
+    "tomography",
     "camera",
     "encoder",
     "tones",
@@ -83,11 +85,12 @@ def _composed(name: str) -> Task:
         tuple(made for t in tasks for made in t.makes),
         join(name, [t.settings for t in tasks]),
         int(np.prod([t.factor for t in tasks])),
-        lambda side, settings: functools.reduce(lambda n, t: t.image_side(n, settings), reversed(tasks), side),
+        lambda shape, settings: functools.reduce(lambda n, t: t.image_of(n, settings), reversed(tasks), shape),
         tuple(dict.fromkeys(name for t in tasks for name in t.drawn_by)),
         tuple(dict.fromkeys(r for t in tasks for r in t.requires)),
         all(t.linear for t in tasks),
         picture=tasks[-1].picture,
+        ambiguous=any(t.ambiguous for t in tasks),
     )
 
 

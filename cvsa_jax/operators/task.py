@@ -33,14 +33,15 @@ class Task:
       build: (generator, height, width, settings) -> operator, for images of height x width.
       makes: the classes of the operators that it builds.
       settings: the class of its settings.
-      factor: the image's side over the measurement's. side: (measurement's side, settings) -> image's side, where
-        it is not that factor.
+      factor: the image's side over the measurement's. image_shape: (measurement's (H, W), settings) -> the image's
+        (H, W), where it is not that factor.
       drawn_by: what of the operator is drawn, each the name of the setting that states it instead, or of none
         ('mask' of a hole at a random place). With measured inputs they, or an operator's file, must be given.
       requires: settings that must always be given.
       linear: whether H is linear.
       blind: whether the kernel is to be found too. family: of which, as `draw_kernel` has them.
       picture: whether the measurement can be looked at.
+      ambiguous: whether images that are turned or negative measure the same, so that answers are aligned first.
       accuracy, posterior: how the presets of the two aims differ from the usual ones (`presets.py`);
         posterior is None for a task that has no posterior samples.
     """
@@ -51,19 +52,22 @@ class Task:
     makes: tuple[type[Operator], ...]
     settings: type = NoSettings
     factor: int = 1
-    side: Callable[[int, Any], int] | None = None
+    image_shape: Callable[[tuple[int, int], Any], tuple[int, int]] | None = None
     drawn_by: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
     linear: bool = True
     blind: bool = False
     family: str | None = None
     picture: bool = True
+    ambiguous: bool = False
     accuracy: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     posterior: Mapping[str, Any] | None = dataclasses.field(default_factory=dict)
 
-    def image_side(self, measured: int, settings: Any) -> int:
-        """The side of the image whose measurement has the side `measured`, in pixels."""
-        return measured * self.factor if self.side is None else self.side(measured, settings)
+    def image_of(self, measured: tuple[int, int], settings: Any) -> tuple[int, int]:
+        """(H, W) of the image whose measurement has (H, W) `measured`, in pixels."""
+        if self.image_shape is not None:
+            return self.image_shape(measured, settings)
+        return measured[0] * self.factor, measured[1] * self.factor
 
 
 def scaled(share: float, side: int) -> float:
