@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from cvsa_jax.diffusion import CLD, SMALLEST_TIME
-from cvsa_jax.networks import NetworkSpec, edm_denoise, output_variance, velocity_alpha
+from cvsa_jax.networks import LARGEST_NOISE, SMALLEST_NOISE, NetworkSpec, edm_denoise, output_variance, velocity_alpha
 from cvsa_jax.priors import Calibration, Prior, coefficients
 from cvsa_jax.samplers.base import cholesky, noised, to_device
 
@@ -62,7 +62,7 @@ def draw_training_noise(key: jax.Array, count: int) -> jax.Array:
     """
     choice_key, normal_key, uniform_key = jax.random.split(key, 3)
     normal = -1.1 + 1.1 * jax.random.normal(normal_key, (count,))
-    wide = jax.random.uniform(uniform_key, (count,), minval=np.log(0.002), maxval=np.log(300.0))
+    wide = jax.random.uniform(uniform_key, (count,), minval=np.log(SMALLEST_NOISE), maxval=np.log(LARGEST_NOISE))
     return jnp.exp(jnp.where(jax.random.uniform(choice_key, (count,)) < 0.9, normal, wide))
 
 
@@ -165,20 +165,21 @@ def denoising_error(prior: Prior, images: jax.Array, key: jax.Array, batch_size:
     times = prior.cld.time_of_noise(np.array(VALIDATION_NOISES))
     direction, factor = prior.cld.data_direction(times), cholesky(prior.cld.covariance(times))
     rows = jax.tree.map(to_device, (coefficients(prior.cld, times), direction, factor))
-
-    @jax.jit
-    def errors(mean, batch, batch_key, row):
-        c, a, f = row
-        x_key, v_key = jax.random.split(batch_key)
-        e_x, e_v = jax.random.normal(x_key, batch.shape), jax.random.normal(v_key, batch.shape)
-        x, v = noised(a, f, batch, e_x, e_v)
-        estimate = jax.vmap(lambda x, v: mean(x, v, c))(x, v)
-        return jnp.sum((estimate - batch) ** 2) / batch[0].size
-
     total = np.zeros(len(times))
     for start in range(0, len(images), batch_size):
         batch, batch_key = images[start : start + batch_size], jax.random.fold_in(key, start)
         for level in range(len(times)):
             row = jax.tree.map(lambda a, level=level: a[level], rows)
-            total[level] += float(errors(prior.mean, batch, batch_key, row))
+            total[level] += float(_errors(prior.mean, batch, batch_key, row))
     return Calibration(np.array(VALIDATION_NOISES), total / len(images))
+
+
+@jax.jit
+def _errors(mean, batch, batch_key, row):
+    """The sum over a batch of the mean squared error per pixel at one noise level; compiled once for a network."""
+    c, a, f = row
+    x_key, v_key = jax.random.split(batch_key)
+    e_x, e_v = jax.random.normal(x_key, batch.shape), jax.random.normal(v_key, batch.shape)
+    x, v = noised(a, f, batch, e_x, e_v)
+    estimate = jax.vmap(lambda x, v: mean(x, v, c))(x, v)
+    return jnp.sum((estimate - batch) ** 2) / batch[0].size
