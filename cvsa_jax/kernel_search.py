@@ -78,7 +78,7 @@ def wiener(measurement: jax.Array, operator: Convolution, view: View, canvas, pr
 
 
 def first_distinct(kernels: np.ndarray, order: np.ndarray, count: int) -> list[int]:
-    """The first `count` in that order of which no two are alike: `kernel_mse` above DISTINCT, turned by 180 degrees too.
+    """The first `count` in that order of which no two are alike: `kernel_mse` above DISTINCT, also turned.
 
     The error without a shift is no less than that after the best one, so that most of those that are alike are
     known by one matrix product.

@@ -11,8 +11,8 @@ from cvsa_jax.commands import VERBS
 
 PACKAGE = ROOT / "cvsa_jax"
 ALGORITHMS = [
-    "version", "types", "settings", "diffusion", "noise", "spectral", "priors", "closed_form", "images", "models",
-    "importers", "operators", "door", "samplers", "guidance", "sampler_settings", "presets", "baselines",
+    "version", "types", "settings", "diffusion", "noise", "spectral", "calibration", "priors", "closed_form", "images",
+    "models", "importers", "operators", "door", "samplers", "guidance", "sampler_settings", "presets", "baselines",
     "restoration", "blind", "networks", "sharding", "data", "frechet", "metrics", "measures", "evidence",
     "kernel_search", "batch", "plots", "training", "checkpoints",
 ]  # fmt: skip
