@@ -220,15 +220,19 @@ def _cached(function: Callable, image_shape, settings: SamplerSettings, argument
     named += tuple(map(type, rest))  # 1 and True are equal, and not the same
     plain = dataclasses.replace(settings, data_weight=1.0)
     try:
-        return _program(arrays, arguments[4:], function, image_shape, plain, tree, rest, named)
+        return _program(function, image_shape, plain, tree, rest, named)(arrays, arguments[4:])
     except (TypeError, ValueError, IndexError):
         pass  # the same error comes again, if it is one of the arguments' own
     return function(image_shape, settings, *arguments)
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3, 4, 5, 6, 7))
-def _program(arrays, free, function, image_shape, settings, tree, rest, named) -> Any:
-    """The function of arguments that are put together again; `named` only tells programs apart."""
-    arrays = iter(arrays)
-    arguments = jax.tree.unflatten(tree, [next(arrays) if leaf is None else leaf for leaf in rest])
-    return function(image_shape, settings, *arguments, *free)
+@functools.lru_cache(maxsize=32)  # a loop with a fresh lambda at each turn fills it, and no more
+def _program(function, image_shape, settings, tree, rest, named) -> Callable:
+    """The function of arguments that are put together again, (arrays, free) -> result; `named` tells programs apart."""
+
+    def run(arrays, free):
+        arrays = iter(arrays)
+        arguments = jax.tree.unflatten(tree, [next(arrays) if leaf is None else leaf for leaf in rest])
+        return function(image_shape, settings, *arguments, *free)
+
+    return jax.jit(run)

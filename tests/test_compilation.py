@@ -178,11 +178,12 @@ def test_eager_restoration_compiles_once():
     y, weight = jnp.full(SHAPE, 0.3), jnp.full(SHAPE, 0.5)
     restored(traced.prior(0.5), y, Weighed(weight, table))
     before = traced.count
-    for scale, y, weight, std, power in ((0.9, y, weight, 0.1, 1.0), (0.5, 2 * y, 2 * weight, 0.2, 2.0)):
+    for scale, factor, std, power in ((0.9, 1.0, 0.1, 1.0), (0.5, 2.0, 0.2, 2.0)):
+        measured, h = factor * y, Weighed(factor * weight, table)
         changes = {"noise_std": std, "data_weight": power}
-        found = restored(traced.prior(scale), y, Weighed(weight, table), **changes)
+        found = restored(traced.prior(scale), measured, h, **changes)
         assert traced.count == before
-        jitted = jax.jit(functools.partial(restored, **changes))(traced.prior(scale), y, Weighed(weight, table))
+        jitted = jax.jit(functools.partial(restored, **changes))(traced.prior(scale), measured, h)
         before = traced.count
         np.testing.assert_allclose(found, jitted, atol=1e-5)
     restored(traced.prior(0.5), y, Weighed(weight, table), num_steps=4)
