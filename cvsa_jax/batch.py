@@ -20,7 +20,7 @@ from cvsa_jax.priors import Prior
 from cvsa_jax.restoration import Plan, make_loop, make_plan, view
 from cvsa_jax.sampler_settings import SamplerSettings
 from cvsa_jax.samplers import Loop, run_steps
-from cvsa_jax.sharding import batch_mesh, split_over
+from cvsa_jax.sharding import batch_mesh, filled, join_alike, split_over, stack_alike
 from cvsa_jax.types import Info
 
 
@@ -140,19 +140,19 @@ class BatchRestorer:
 
         jax.eval_shape(begin, jax.random.key(0), jax.tree.map(jnp.asarray, measurement), seen, self._priors)
 
-    def _init_batch(self, keys, measurements, operators, priors, *, canvas):
+    def _init_batch(self, keys, measurements, operators, whole, priors, *, canvas):
         def one(key, y, h):
-            return self._loops(y, h, priors, canvas).init(key, canvas)
+            return self._loops(y, join_alike(h, whole), priors, canvas).init(key, canvas)
 
         return jax.vmap(one)(keys, measurements, operators)
 
-    def _run_batch(self, states, measurements, operators, priors, start, *, count, canvas):
+    def _run_batch(self, states, measurements, operators, whole, priors, start, *, count, canvas):
         def one(state, y, h):
-            return run_steps(self._loops(y, h, priors, canvas), state, start, count)
+            return run_steps(self._loops(y, join_alike(h, whole), priors, canvas), state, start, count)
 
         return jax.vmap(one)(states, measurements, operators)
 
-    def _finish_batch(self, states, measurements, operators):
+    def _finish_batch(self, states, measurements, operators, whole):
         """(images, residuals, kernels) of the last states."""
 
         def judge(x, k, y, h):
@@ -160,6 +160,7 @@ class BatchRestorer:
             return h.crop(x), root_mean_square(h, residual), None if k is None else image_to_kernel(k)
 
         def one(state, y, h):
+            h = join_alike(h, whole)
             if state.x.ndim == 4:  # particles
                 return jax.vmap(lambda x: judge(x, None, y, h))(state.x)
             return judge(state.x, state.k, y, h)
@@ -186,9 +187,12 @@ class BatchRestorer:
         views = [view(as_operator(h), self._prior, image_shape) for h in operators]
         mesh, canvas = batch_mesh(len(views)), self._prior.canvas(image_shape)
         split, whole = NamedSharding(mesh, PartitionSpec("batch")), NamedSharding(mesh, PartitionSpec())
-        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *views)
-        keys, *inputs = jax.device_put((keys, jax.tree.map(jnp.asarray, measurements), stacked), split)
-        priors, zero = jax.device_put((self._priors, jnp.zeros((), jnp.int32)), whole)
+        rows, own = filled(len(views), mesh), slice(len(views))
+        stacked, shared = stack_alike([views[row] for row in rows])
+        keys, measurements = keys[rows], jax.tree.map(lambda a: jnp.asarray(a)[rows], measurements)
+        keys, *inputs = jax.device_put((keys, measurements, stacked), split)
+        shared, priors, zero = jax.device_put((shared, self._priors, jnp.zeros((), jnp.int32)), whole)
+        inputs.append(shared)
         init = functools.partial(self._init_batch, canvas=canvas)
         begin = self._compile(f"init {canvas}", init, 3, mesh, keys, *inputs, priors)
         clock = time.perf_counter()
@@ -203,11 +207,11 @@ class BatchRestorer:
         infos, start, clock = [], 0, time.perf_counter()
         for count in counts:
             states, info = runs[count](states, *inputs, priors, jax.device_put(jnp.int32(start), whole))
-            infos.append(jax.tree.map(np.asarray, info))
+            infos.append(jax.tree.map(lambda a: np.asarray(a)[own], info))
             start += count
             progress(count)
         seconds += time.perf_counter() - clock
         finish = self._compile("finish", self._finish_batch, 3, mesh, states, *inputs)
-        images, residuals, kernels = jax.tree.map(np.asarray, finish(states, *inputs))
+        images, residuals, kernels = jax.tree.map(lambda a: np.asarray(a)[own], finish(states, *inputs))
         trace = jax.tree.map(lambda *parts: np.concatenate(parts, 1), *infos)
         return BatchResult(images, residuals, trace, kernels, seconds)

@@ -10,11 +10,12 @@ import pathlib
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
 from cvsa_jax.diffusion import CLD
-from cvsa_jax.networks import NetworkSpec, build_prior
+from cvsa_jax.networks import NetworkSpec, as_dtype, build_prior
 from cvsa_jax.priors import Calibration, Prior
 from cvsa_jax.spectral import Spectrum
 from cvsa_jax.types import InputError
@@ -84,7 +85,9 @@ def _restore_params(folder: pathlib.Path, expected):
                 f"checkpoint {folder} does not match its network: {len(wrong)} of {len(want)} parameters "
                 f"differ, the first is {name}: stored {have.get(name)}, expected {want.get(name)}"
             )
-        return checkpointer.restore(folder / "params", expected)
+        # Arrays that are bound to no device: a program of the user's places them where its other arguments are.
+        host = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), expected)
+        return jax.tree.map(jnp.asarray, checkpointer.restore(folder / "params", host))
 
 
 def shipped_folder() -> pathlib.Path:
@@ -101,28 +104,28 @@ def find_prior(name) -> pathlib.Path:
     return folder.absolute()
 
 
-def load_prior(folder=DEFAULT, cld: CLD | None = None) -> LoadedPrior:
-    """Read a prior.
+def load_prior(folder=DEFAULT, cld: CLD | None = None, dtype: Any = None, remat: bool = False) -> LoadedPrior:
+    """Read a prior. Its parameters are bound to no device, so that jit, shard_map and device_put may place them.
 
     Args:
       folder: as written by `save_prior`, or the name of a shipped prior: 'products64', 'kernels16'.
       cld: the diffusion to run; None is the stored one.
+      dtype, remat: how the network computes, see `NetworkSpec.build`.
 
     Raises:
+      ValueError: if `dtype` is none that the network can compute in.
       CheckpointError: if it is missing, damaged, or does not match its network or `cld`.
     """
-    folder = find_prior(folder)
+    folder, dtype = find_prior(folder), None if dtype is None else as_dtype(dtype)
     try:
         record = json.loads((folder / "prior.json").read_text())
         spec = spec_from_json(record["network"])
         expected = jax.eval_shape(spec.init, jax.random.key(0))
-        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        expected = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), expected)
         calibration = Calibration(
             np.array(record["calibration"]["noise"], np.float32),
             np.array(record["calibration"]["error"], np.float32),
         )
-        prior = build_prior(spec, _restore_params(folder, expected), cld, calibration)
+        prior = build_prior(spec, _restore_params(folder, expected), cld, calibration, dtype, remat)
         return LoadedPrior(prior, spec, record.get("training", {}))
     except CheckpointError:
         raise

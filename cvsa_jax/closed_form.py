@@ -23,7 +23,9 @@ class Gaussian:
     def __call__(self, x: jax.Array, sigma: jax.Array) -> jax.Array:
         mean, covariance = jnp.asarray(self.mean), jnp.asarray(self.covariance)
         if covariance.ndim == 2 and covariance.shape == (x.size, x.size):
-            noisy = covariance + sigma**2 * jnp.eye(x.size, dtype=x.dtype)
+            unit = jnp.maximum(sigma, 1.0)  # in which sigma^2 cannot overflow
+            covariance = covariance / unit / unit
+            noisy = covariance + (sigma / unit) ** 2 * jnp.eye(x.size, dtype=x.dtype)
             step = covariance @ jnp.linalg.solve(noisy, (x - mean).ravel())
             return mean + step.reshape(x.shape)
         return mean + covariance / (covariance + sigma**2) * (x - mean)
@@ -47,12 +49,12 @@ class GaussianMixture:
     variance: jax.Array | float
 
     def __call__(self, x: jax.Array, sigma: jax.Array) -> jax.Array:
-        total, means = self.variance + sigma**2, jnp.asarray(self.means)
+        total, means = self.variance + jnp.asarray(sigma) ** 2, jnp.asarray(self.means)
         flat = means.reshape(len(means), -1)
         # |x|^2 is the same for every component, so that one matrix product gives the distances.
         logits = (flat @ x.ravel() - jnp.sum(flat**2, 1) / 2) / total
         mean = jnp.tensordot(jax.nn.softmax(jnp.log(self.weights) + logits), means, 1)
-        return (self.variance * x + sigma**2 * mean) / total
+        return mean + self.variance / total * (x - mean)
 
     def sample(self, key: jax.Array, count: int) -> jax.Array:
         """`count` independent samples, shape (count, *image shape)."""

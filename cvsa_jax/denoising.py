@@ -74,20 +74,21 @@ def denoising_error(
     times = prior.cld.time_of_noise(np.array(noises))
     direction, factor = prior.cld.data_direction(times), cholesky(prior.cld.covariance(times))
     rows = jax.tree.map(to_device, (coefficients(prior.cld, times), direction, factor))
-
-    @jax.jit
-    def errors(mean, batch, batch_key, row):
-        c, a, f = row
-        x_key, v_key = jax.random.split(batch_key)
-        e_x, e_v = jax.random.normal(x_key, batch.shape), jax.random.normal(v_key, batch.shape)
-        x, v = noised(a, f, batch, e_x, e_v)
-        estimate = jax.vmap(lambda x, v: mean(x, v, c))(x, v)
-        return jnp.sum((estimate - batch) ** 2) / batch[0].size
-
     total = np.zeros(len(times))
     for start in range(0, len(images), batch_size):
         batch, batch_key = images[start : start + batch_size], jax.random.fold_in(key, start)
         for level in range(len(times)):
             row = jax.tree.map(lambda a, level=level: a[level], rows)
-            total[level] += float(errors(prior.mean, batch, batch_key, row))
+            total[level] += float(_errors(prior.mean, batch, batch_key, row))
     return Calibration(np.array(noises), total / len(images))
+
+
+@jax.jit
+def _errors(mean, batch, batch_key, row):
+    """The sum over a batch of the mean squared error per pixel at one noise level; compiled once for a network."""
+    c, a, f = row
+    x_key, v_key = jax.random.split(batch_key)
+    e_x, e_v = jax.random.normal(x_key, batch.shape), jax.random.normal(v_key, batch.shape)
+    x, v = noised(a, f, batch, e_x, e_v)
+    estimate = jax.vmap(lambda x, v: mean(x, v, c))(x, v)
+    return jnp.sum((estimate - batch) ** 2) / batch[0].size

@@ -9,9 +9,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cvsa_jax.settings import Settings, setting
+from cvsa_jax.settings import Settings, require_known, setting
 
 SMALLEST_TIME = 1e-3
+SMALLEST_NOISE = 1e-15  # float32 holds its square, and the square's inverse
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +40,10 @@ class CLD(Settings):
     )
     beta: float = setting(4.0, "The diffusion's rate.", above=0)
     gamma: float = setting(0.04, "The initial velocity has the variance gamma * M.", above=0)
+
+    def __post_init__(self):
+        super().__post_init__()
+        require_known(self, "mass", "friction", "beta", "gamma")
 
     @property
     def damping(self) -> float:
@@ -171,7 +176,8 @@ def time_grid(name: str, num_steps: int, cld: CLD, t_start: float = 1.0, t_end: 
     Returns: float64 array of N + 1 times.
 
     Raises:
-      ValueError: on an unknown name or a range that is empty.
+      ValueError: on an unknown name, a range that is empty, or a diffusion whose tables double precision cannot
+        hold there.
     """
     if name not in TIME_GRIDS:
         raise ValueError(f"time_grid must be one of {', '.join(TIME_GRIDS)}, got {name!r}")
@@ -179,6 +185,14 @@ def time_grid(name: str, num_steps: int, cld: CLD, t_start: float = 1.0, t_end: 
         raise ValueError(f"num_steps must be at least 2, got {num_steps}")
     if not 0 < t_end < t_start <= 1:
         raise ValueError(f"need 0 < t_end < t_start <= 1, got {t_end} and {t_start}")
+    with np.errstate(all="ignore"):
+        noise = cld.effective_noise(np.array([t_start, t_end]))
+    if not (np.isfinite(noise).all() and noise[1] > SMALLEST_NOISE):
+        name, level, end = ("t_start", noise[0], t_start) if noise[1] > SMALLEST_NOISE else ("t_end", noise[1], t_end)
+        raise ValueError(
+            f"at {name}={end:g} the diffusion has the effective noise {level:.2g}, which cannot be computed with; "
+            "change it, beta or mass"
+        )
     fraction = np.arange(num_steps) / (num_steps - 1)
     times = TIME_GRIDS[name](cld, fraction, t_start, t_end)
     times[0], times[-1] = t_start, t_end  # exact, whatever the inverse rounds to

@@ -19,12 +19,19 @@ def _unit(image: np.ndarray) -> jax.Array:
     return jnp.asarray(to_bytes(np.asarray(image)), jnp.float32) / 255
 
 
+def _unknown(*images: np.ndarray) -> bool:
+    """Whether one holds NaN, which has no 8-bit value."""
+    return any(np.isnan(np.asarray(image)).any() for image in images)
+
+
 def psnr(truth: np.ndarray, estimate: np.ndarray) -> float:
-    """Peak signal-to-noise ratio in dB over all channels, peak 255; infinite if equal.
+    """Peak signal-to-noise ratio in dB over all channels, peak 255; infinite if equal, not a number of NaN.
 
     Args:
       truth, estimate: (H, W, C) in [-1, 1].
     """
+    if _unknown(truth, estimate):
+        return float("nan")
     return float(_psnr(_unit(truth), _unit(estimate)))
 
 
@@ -32,9 +39,9 @@ def ssim(truth: np.ndarray, estimate: np.ndarray) -> float:
     """Structural similarity: Gaussian window of 11 pixels, deviation 1.5, mean over channels.
 
     Args:
-      truth, estimate: (H, W, C) in [-1, 1]; not a number for sides below 11 pixels.
+      truth, estimate: (H, W, C) in [-1, 1]; not a number for sides below 11 pixels, and of NaN.
     """
-    if min(np.shape(truth)[:2]) < 11:
+    if min(np.shape(truth)[:2]) < 11 or _unknown(truth, estimate):
         return float("nan")
     return float(_ssim(_unit(truth), _unit(estimate)))
 
@@ -53,8 +60,12 @@ def kernel_mse(truth: np.ndarray, estimate: np.ndarray) -> float:
     reach = [n // 4 for n in size]
     wide = [n + 2 * r for n, r in zip(size, reach, strict=True)]
     a, b = (_padded(k / (k.max() or 1), wide) for k in (estimate, truth))
-    moves = [(i, j) for i in range(-reach[0], reach[0] + 1) for j in range(-reach[1], reach[1] + 1)]
-    return float(min(np.sum((np.roll(a, move, (0, 1)) - b) ** 2) for move in moves) / np.prod(size))
+    # No shift in reach wraps round, so the sums of squares stay and the least error is at the largest correlation.
+    spectra = [np.fft.rfft2(k.astype(np.float64)) for k in (a, b)]
+    correlation = np.fft.irfft2(spectra[0].conj() * spectra[1], wide)
+    near = np.roll(correlation, reach, (0, 1))[: 2 * reach[0] + 1, : 2 * reach[1] + 1]
+    move = np.array(np.unravel_index(np.argmax(near), near.shape)) - reach
+    return float(np.sum((np.roll(a, move, (0, 1)) - b) ** 2) / np.prod(size))
 
 
 def _padded(kernel: np.ndarray, shape: list[int]) -> np.ndarray:

@@ -19,7 +19,20 @@ from cvsa_jax.priors import Calibration, Prior, prior_from_denoiser, prior_from_
 
 MODELS: dict[str, type[nn.Module]] = {"unet": UNet}
 PARAMETERIZATIONS = ("denoiser", "velocity")
-SMALLEST_NOISE = 2e-3
+DTYPES = ("float32", "bfloat16")
+SMALLEST_NOISE, LARGEST_NOISE = 2e-3, 300.0  # of the label; training draws these at most
+
+
+def as_dtype(dtype: Any) -> jnp.dtype:
+    """One of DTYPES, by its name or itself.
+
+    Raises:
+      ValueError: if it is another.
+    """
+    found = next((name for name in DTYPES if dtype == name or dtype == jnp.dtype(name)), None)
+    if found is None:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+    return jnp.dtype(found)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,10 +73,19 @@ class NetworkSpec:
         """Heights and widths must be multiples of this."""
         return self.build().stride
 
-    def build(self) -> nn.Module:
-        """The Flax module: bfloat16 arithmetic on accelerators, float32 on a CPU."""
-        dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
-        return MODELS[self.model](out_channels=self.image_channels, dtype=dtype, **self.options)
+    def build(self, dtype: Any = None, remat: bool = False) -> nn.Module:
+        """The Flax module.
+
+        Args:
+          dtype: of the arithmetic inside, in DTYPES; parameters, input and output are float32 in any case. None
+            is bfloat16 on accelerators, float32 on a CPU.
+          remat: keep only the input of each block for the pullback and compute what is inside again: less
+            memory, more time, the same values.
+        """
+        if dtype is None:
+            dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+        options = {"out_channels": self.image_channels, "dtype": as_dtype(dtype), "remat": remat}
+        return MODELS[self.model](**options, **self.options)
 
     def init(self, key: jax.Array):
         """Fresh parameters."""
@@ -94,23 +116,24 @@ def edm_denoise(spec: NetworkSpec, module: nn.Module, params, x: jax.Array, sigm
 
     Deviation: the spectrum; EDM's form is `spectrum=None`.
     """
-    label = jnp.log(jnp.maximum(sigma, SMALLEST_NOISE)) / 4
+    label = jnp.log(jnp.clip(sigma, SMALLEST_NOISE, LARGEST_NOISE)) / 4
     s = sigma[:, None, None, None]
-    scaled = x / jnp.sqrt(s**2 + spec.data_std**2)
+    scaled = x / jnp.hypot(s, spec.data_std)  # whose square float32 may not hold
     if spec.spectrum is None:
         c_skip, c_out = _skip_and_out(spec.data_std**2, s)
         return c_skip * x + c_out * cast(jax.Array, module.apply(params, scaled, label))
     variance = jnp.asarray(spec.spectrum.grid(*x.shape[1:3]), x.dtype)
     c_skip, c_out = _skip_and_out(variance, s)
     z = spectral.forward(x)
-    white = spectral.backward(z / jnp.sqrt(s**2 + variance))
+    white = spectral.backward(z / jnp.hypot(s, jnp.sqrt(variance)))
     output = cast(jax.Array, module.apply(params, jnp.concatenate([scaled, white], -1), label))
     return spectral.backward(c_skip * z + c_out * spectral.forward(output))
 
 
 def _skip_and_out(variance, s):
-    total = s**2 + variance
-    return variance / total, s * jnp.sqrt(variance / total)
+    deviation = jnp.sqrt(variance)
+    shrink = deviation / jnp.hypot(s, deviation)
+    return shrink**2, s * shrink
 
 
 def output_variance(spec: NetworkSpec, sigma: jax.Array) -> jax.Array:
@@ -150,7 +173,10 @@ class _Static:
         return self.function(*self.arguments, *args)
 
 
-def build_prior(spec: NetworkSpec, params, cld: CLD | None = None, calibration: Calibration | None = None) -> Prior:
+def build_prior(
+    spec: NetworkSpec, params, cld: CLD | None = None, calibration: Calibration | None = None, dtype: Any = None,
+    remat: bool = False,
+) -> Prior:  # fmt: skip
     """The prior of a trained network.
 
     Args:
@@ -159,12 +185,13 @@ def build_prior(spec: NetworkSpec, params, cld: CLD | None = None, calibration: 
       cld: the diffusion to run; None is `spec.cld`. A denoiser serves any diffusion, a
         velocity network only the one that it was trained with.
       calibration: its measured denoising error.
+      dtype, remat: see `NetworkSpec.build`.
 
     Raises:
       ValueError: if a velocity network is asked for another diffusion.
     """
     cld = cld or spec.cld
-    module = spec.build()
+    module = spec.build(dtype, remat)
     sizes = {"stride": spec.stride, "channels": spec.image_channels}
     if spec.parameterization == "denoiser":
         denoise = Partial(_Static(_one_denoise, (spec, module)), params)

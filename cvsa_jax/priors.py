@@ -10,12 +10,16 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.tree_util import Partial
 
 from cvsa_jax import spectral
+from cvsa_jax.calibration import Calibration, checked, white_error
 from cvsa_jax.diffusion import CLD
 from cvsa_jax.spectral import Spectrum
 from cvsa_jax.types import Denoiser, as_partial
+
+MOST_NOISE = 1e12
 
 
 class Coefficients(NamedTuple):
@@ -39,30 +43,26 @@ class Coefficients(NamedTuple):
 def coefficients(cld: CLD, t) -> Coefficients:
     """The float64 table for times t > 0.
 
-    m_t = a' S^-1 u / (a' S^-1 a); std_v is L^vv of S = L L'; variance_v is S^vv.
+    m_t = a' S^-1 u / (a' S^-1 a); std_v is L^vv of S = L L'; variance_v is S^vv. Where u_t tells nothing of x_0,
+    beyond the noise MOST_NOISE, a is replaced by a multiple of it that tells as little: float32 holds its squares.
     """
     t = np.asarray(t, np.float64)
     covariance, precision = cld.covariance(t), cld.precision(t)
-    noise = cld.effective_noise(t)
-    weights = np.einsum("...i,...ij->...j", cld.data_direction(t), precision) * noise[..., None] ** 2
+    effective = cld.effective_noise(t)
+    noise = np.minimum(effective, MOST_NOISE)
+    longer = effective / noise
+    weights = np.einsum("...i,...ij->...j", cld.data_direction(t), precision) * (noise * effective)[..., None]
     return Coefficients(
         time=t,
         mean_x=weights[..., 0],
         mean_v=weights[..., 1],
         noise=noise,
-        data=cld.data_coefficient(t),
+        data=cld.data_coefficient(t) * longer,
         precision_xv=precision[..., 1, 0],
         precision_vv=precision[..., 1, 1],
         variance_v=covariance[..., 1, 1],
         std_v=precision[..., 1, 1] ** -0.5,
     )
-
-
-class Calibration(NamedTuple):
-    """The prior's own mean squared denoising error (per pixel) at each noise level."""
-
-    noise: jax.Array | np.ndarray
-    error: jax.Array | np.ndarray
 
 
 class AnyPrior(Protocol):
@@ -111,6 +111,13 @@ class Prior:
     stride: int = flax.struct.field(pytree_node=False, default=1)
     channels: int | None = flax.struct.field(pytree_node=False, default=None)
 
+    def __post_init__(self):
+        # Arrays on a device, and what stands for arrays in a tree, pass: `prior_from_denoiser` has looked at them.
+        if isinstance(self.calibration, Calibration) and all(
+            isinstance(a, np.ndarray | list) for a in self.calibration
+        ):
+            self.calibration.check()
+
     def canvas(self, image_shape: tuple[int, ...]) -> tuple[int, int, int]:
         """The smallest shape that it takes and that holds an image (H, W, C).
 
@@ -125,12 +132,16 @@ class Prior:
         return height + -height % self.stride, width + -width % self.stride, self.channels or channels
 
     def posterior_mean(self, x: jax.Array, v: jax.Array, t) -> jax.Array:
-        """E[x_0 | x_t = x, v_t = v], at a concrete time 0 < t <= 1."""
-        return self.mean(x, v, _cast(coefficients(self.cld, t)))
+        """E[x_0 | x_t = x, v_t = v], at a concrete time 0 < t <= 1.
+
+        Raises:
+          ValueError: if the time is another, or traced.
+        """
+        return self.mean(x, v, _at(self.cld, t))
 
     def velocity_score(self, x: jax.Array, v: jax.Array, t) -> jax.Array:
         """grad_v log p(u_t) = d_t E[x_0|u_t] - S^xv x - S^vv v, S the precision of u_t."""
-        c = _cast(coefficients(self.cld, t))
+        c = _at(self.cld, t)
         return velocity_score(self.mean(x, v, c), x, v, c)
 
     def denoise(self, x: jax.Array, noise: jax.Array) -> jax.Array:
@@ -149,12 +160,8 @@ class Prior:
         The ratio to that of a white Gaussian is interpolated in log noise, so that the
         right limits (noise^2 below the table, a constant above) hold outside it.
         """
-        white = noise**2 / (1 + 4 * noise**2)
-        if self.calibration is None:
-            return white
-        knots = jnp.asarray(self.calibration.noise)
-        ratio = jnp.asarray(self.calibration.error) * (1 + 4 * knots**2) / knots**2
-        return white * jnp.exp(jnp.interp(jnp.log(noise), jnp.log(knots), jnp.log(ratio)))
+        white = white_error(noise)
+        return white if self.calibration is None else white * self.calibration.ratio(noise)
 
     def error_covariance(self, noise: jax.Array, image_shape: tuple[int, ...]) -> Callable | None:
         """Cov[x_0 | u_t] at effective noise `noise`, as a function of an image; None if it is white.
@@ -177,13 +184,21 @@ class Prior:
     def error_spectrum(self, noise: jax.Array, variance: np.ndarray) -> jax.Array:
         """V s^2 / (V + s^2) at the data's variances V, scaled to the mean `error_variance`."""
         v = jnp.asarray(variance, jnp.result_type(float))
-        error = v * noise**2 / (v + noise**2)
+        error = v / (v / noise + noise)  # up to s, without its square
         return error * (self.error_variance(noise) / jnp.mean(error))
 
 
 def velocity_score(mean: jax.Array, x: jax.Array, v: jax.Array, c: Coefficients) -> jax.Array:
     """[S^-1 (a x_0 - u)]_v for x_0 = mean: the score whose posterior mean is `mean`."""
     return c.data * mean - c.precision_xv * x - c.precision_vv * v
+
+
+def _at(cld: CLD, t) -> Coefficients:
+    if isinstance(t, Tracer):
+        raise ValueError("the time must be a plain number, it cannot be an argument of a jitted function")
+    if np.ndim(t) or not 0 < float(t) <= 1:
+        raise ValueError(f"the time must be above 0 and at most 1, got {t}")
+    return _cast(coefficients(cld, t))
 
 
 def _cast(table: Coefficients) -> Coefficients:
@@ -213,7 +228,7 @@ def prior_from_denoiser(denoise: Denoiser, cld: CLD, calibration: Calibration | 
       cld: the diffusion.
       calibration: the denoiser's measured error, used by guidance.
     """
-    return Prior(Partial(_denoiser_mean, as_partial(denoise)), cld, calibration)
+    return Prior(Partial(_denoiser_mean, as_partial(denoise)), cld, checked(calibration))
 
 
 def prior_from_velocity_network(apply: Callable, params, cld: CLD, calibration: Calibration | None = None) -> Prior:
@@ -230,4 +245,4 @@ def prior_from_velocity_network(apply: Callable, params, cld: CLD, calibration: 
 
     References: proposition 4.2 of the paper; Dockhorn et al. (2021), section 3.2.
     """
-    return Prior(Partial(_network_mean, as_partial(apply), params), cld, calibration)
+    return Prior(Partial(_network_mean, as_partial(apply), params), cld, checked(calibration))

@@ -1,6 +1,7 @@
 """The loop: one `lax.scan` of a sampler's steps over the state (x, v, key)."""
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cvsa_jax.diffusion import CLD, time_grid
+from cvsa_jax.diffusion import CLD, TIME_GRIDS, time_grid
 from cvsa_jax.door import as_measurement, check_fit
-from cvsa_jax.guidance import conditional_mean, first_dual
+from cvsa_jax.guidance import GUIDANCES, conditional_mean, first_dual
 from cvsa_jax.noise import NoiseModel, as_noise
 from cvsa_jax.operators.base import Operator, as_operator
 from cvsa_jax.operators.stacked import stack
@@ -168,16 +169,70 @@ def restore(
       ValueError: before anything compiles, on an unknown name, a value out of range, or a measurement that is
         not what the operator measures, holds NaN or whole numbers.
 
+    Note:
+      Called without jit it compiles once for the shapes of the arrays, `image_shape`, the settings and what is no
+      array of operator and prior. As under jit, a plain function is known by its identity: a fresh lambda at each
+      call compiles anew, and what a function takes from outside is read when it is first called.
+
     Example:
       For a batch: `jax.vmap(lambda k, y: restore(k, y, operator, prior, ...))(keys, ys)`.
     """
     chosen, operator = dataclasses.replace(settings or SamplerSettings(), **changes), as_operator(operator)
+    noise, shape = as_noise(noise_std), tuple(image_shape)
+    noise.check()
+    given, canvas = as_measurement(measurement), prior.canvas(shape)
+    check_fit(given, operator if canvas == shape else view(operator, prior, shape), canvas)
+    return _cached(_restored, shape, chosen, (key, given, operator, prior, noise, chosen.data_weight))
+
+
+def _restored(image_shape, settings: SamplerSettings, key, measurement, operator, prior, noise, weight) -> Restoration:
+    """`restore` of what it has checked."""
     canvas, height, width = prior.canvas(image_shape), *image_shape[:2]
-    same = canvas == tuple(image_shape)
-    seen = view(operator, prior, image_shape)
-    loop = guided_sampler(measurement, operator if same else seen, prior, noise_std=noise_std, settings=chosen)
-    state, trace = run_steps(loop, loop.init(key, canvas), 0, chosen.num_steps)
+    same, seen = canvas == image_shape, view(operator, prior, image_shape)
+    settings = dataclasses.replace(settings, data_weight=weight)
+    loop = make_loop(measurement, operator if same else seen, prior, noise, make_plan(settings, prior.cld))
+    state, trace = run_steps(loop, loop.init(key, canvas), 0, settings.num_steps)
     if same:
         return Restoration(state.x, trace)
     image = state.x[..., :height, :width, :]
     return Restoration(image.mean(-1, keepdims=True) if seen.averaged > 1 else image, trace)
+
+
+def _cached(function: Callable, image_shape, settings: SamplerSettings, arguments: tuple) -> Any:
+    """function(image_shape, settings, *arguments) by a program that is kept.
+
+    Its inputs are the arrays of the arguments, the noise and the weight; all else is part of it. What cannot be kept,
+    as an operator that must see its arrays' values or that cannot be compared, is run as it is.
+    """
+    leaves, tree = jax.tree.flatten(arguments[:4])
+    varies = [isinstance(leaf, jax.Array | np.ndarray | np.generic) for leaf in leaves]
+    arrays = [leaf for leaf, array in zip(leaves, varies, strict=True) if array]
+    rest = tuple(None if array else leaf for leaf, array in zip(leaves, varies, strict=True))
+    # What the names of the settings stand for now: a registry may change.
+    named = tuple(
+        registry.get(name) if isinstance(name, str) else name
+        for registry, name in (
+            (SAMPLERS, settings.sampler),
+            (GUIDANCES, settings.guidance),
+            (TIME_GRIDS, settings.time_grid),
+        )
+    )
+    named += tuple(map(type, rest))  # 1 and True are equal, and not the same
+    plain = dataclasses.replace(settings, data_weight=1.0)
+    try:
+        return _program(function, image_shape, plain, tree, rest, named)(arrays, arguments[4:])
+    except (TypeError, ValueError, IndexError):
+        pass  # the same error comes again, if it is one of the arguments' own
+    return function(image_shape, settings, *arguments)
+
+
+@functools.lru_cache(maxsize=32)  # a loop with a fresh lambda at each turn fills it, and no more
+def _program(function, image_shape, settings, tree, rest, named) -> Callable:
+    """The function of arguments that are put together again, (arrays, free) -> result; `named` tells programs apart."""
+
+    def run(arrays, free):
+        arrays = iter(arrays)
+        arguments = jax.tree.unflatten(tree, [next(arrays) if leaf is None else leaf for leaf in rest])
+        return function(image_shape, settings, *arguments, *free)
+
+    return jax.jit(run)

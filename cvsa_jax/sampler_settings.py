@@ -6,7 +6,7 @@ from collections.abc import Callable
 from cvsa_jax.diffusion import SMALLEST_TIME, TIME_GRIDS
 from cvsa_jax.guidance import GUIDANCES
 from cvsa_jax.samplers import SAMPLERS
-from cvsa_jax.settings import Settings, setting
+from cvsa_jax.settings import Settings, require_known, setting
 
 NOISE, GUESS = "noise", "guess"
 STARTS = (NOISE, GUESS)
@@ -55,5 +55,6 @@ class SamplerSettings(Settings):
 
     def __post_init__(self):
         super().__post_init__()
+        require_known(self, "num_steps", "num_corrections", "num_particles", "t_start", "t_end")
         if not self.t_end < self.t_start:
             raise ValueError(f"t_end must be below t_start, got {self.t_end} and {self.t_start}")

@@ -146,6 +146,13 @@ def check_value(field: Field, value: Any) -> None:
         raise ValueError(f"{name} must be {rule.describe() or 'finite'}{unit}, got {value}")
 
 
+def require_known(settings: Any, *names: str) -> None:
+    """Raises ValueError if one of these is traced: the program itself, or a table on the host, is made from it."""
+    for name in names:
+        if isinstance(getattr(settings, name), Tracer):
+            raise ValueError(f"{name} must be a plain number, it cannot be an argument of a jitted function")
+
+
 def nearest(name: object, known: Iterable[str]) -> str:
     """'; did you mean X?' if a known name is close to a wrong one."""
     close = difflib.get_close_matches(str(name), list(known), 1)

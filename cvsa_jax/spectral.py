@@ -72,13 +72,23 @@ class Spectrum:
 
     def at(self, frequency: np.ndarray) -> np.ndarray:
         """The variances at frequencies in cycles per pixel, of any shape (...): (..., C)."""
-        return np.exp(np.einsum("...k,ck->...c", _knot_weights(frequency), np.log(self.variance)))
+        level = np.log(np.maximum(frequency, KNOTS[0]))
+        out = np.empty((*np.shape(frequency), len(self.variance)))
+        for channel, row in enumerate(np.log(self.variance)):
+            out[..., channel] = np.interp(level, np.log(KNOTS), row)
+        return np.exp(out, out=out)
 
     def grid(self, height: int, width: int) -> np.ndarray:
-        """The variances at (height, width, C), for any size."""
-        grid = self.at(_frequencies(height, width))
-        grid[0, 0] = np.array(self.mean_power) * height * width
-        return grid
+        """The variances at (height, width, C), for any size; kept for the next caller, so it cannot be written to."""
+        return _grid(self, int(height), int(width))
+
+
+@functools.lru_cache(maxsize=8)
+def _grid(spectrum: Spectrum, height: int, width: int) -> np.ndarray:
+    grid = spectrum.at(_frequencies(height, width))
+    grid[0, 0] = np.array(spectrum.mean_power) * height * width
+    grid.flags.writeable = False
+    return grid
 
 
 @flax.struct.dataclass

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from cvsa_jax.diffusion import CLD, SMALLEST_TIME
-from cvsa_jax.networks import NetworkSpec, edm_denoise, output_variance, velocity_alpha
+from cvsa_jax.networks import LARGEST_NOISE, SMALLEST_NOISE, NetworkSpec, edm_denoise, output_variance, velocity_alpha
 from cvsa_jax.priors import coefficients
 from cvsa_jax.samplers.base import cholesky, noised, to_device
 
@@ -60,7 +60,7 @@ def draw_training_noise(key: jax.Array, count: int) -> jax.Array:
     """
     choice_key, normal_key, uniform_key = jax.random.split(key, 3)
     normal = -1.1 + 1.1 * jax.random.normal(normal_key, (count,))
-    wide = jax.random.uniform(uniform_key, (count,), minval=np.log(0.002), maxval=np.log(300.0))
+    wide = jax.random.uniform(uniform_key, (count,), minval=np.log(SMALLEST_NOISE), maxval=np.log(LARGEST_NOISE))
     return jnp.exp(jnp.where(jax.random.uniform(choice_key, (count,)) < 0.9, normal, wide))
 
 

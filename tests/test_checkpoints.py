@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cvsa_jax import CLD, checkpoints, load_prior, networks, training
+from cvsa_jax.jobs import resolve
 
 
 def test_prior_round_trip(tiny_checkpoint, tiny_prior, tiny_spec):
@@ -87,3 +88,17 @@ def test_training_state_round_trip(tmp_path, photos):
     for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
         np.testing.assert_array_equal(a, b)
     store.close()
+
+
+def test_how_the_network_computes_is_chosen_when_it_is_read(tiny_checkpoint):
+    """As `build_prior` takes it, for the same parameters."""
+    plain, chosen = load_prior(tiny_checkpoint), load_prior(tiny_checkpoint, dtype=jnp.bfloat16, remat=True)
+    x = jax.random.normal(jax.random.key(0), (32, 32, 3))
+    a, b = (loaded.prior.posterior_mean(x, -x, 0.1) for loaded in (plain, chosen))
+    assert 0 < np.abs(a - b).max() < 0.1 * np.abs(a).max()
+    with pytest.raises(ValueError, match="dtype must be one of"):
+        load_prior(tiny_checkpoint, dtype="float8")
+    given = {"task": "denoise", "input": "in", "output": "out", "dtype": "bfloat16", "remat": True}
+    job = resolve(given)
+    np.testing.assert_array_equal(job.load(str(tiny_checkpoint)).prior.posterior_mean(x, -x, 0.1), b)
+    assert "remat" not in job.record() and job.record()["dtype"] == "bfloat16"  # which a job may not change half-way

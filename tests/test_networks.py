@@ -106,3 +106,38 @@ def test_a_velocity_network_serves_its_own_diffusion_alone():
 def test_bad_descriptions_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         networks.NetworkSpec(**settings)
+
+
+@pytest.mark.parametrize("attention", [False, True])
+def test_rematerialised_blocks_give_the_same(attention):
+    """The same parameters, values and gradients; less is kept for the pullback."""
+    spec = networks.NetworkSpec(image_size=16, options=SMALL | {"attention": attention})
+    params = jax.tree.map(lambda a: a + 0.05, spec.init(jax.random.key(0)))
+    x = jax.random.normal(jax.random.key(1), (16, 16, 3))
+    plain, again = (networks.build_prior(spec, params, remat=remat) for remat in (False, True))
+    assert jax.tree.structure(spec.build(remat=True).init(jax.random.key(0), x[None], jnp.zeros(1))) == (
+        jax.tree.structure(params)
+    )
+
+    def pulled(prior, x):
+        mean, back = jax.vjp(lambda x: prior.posterior_mean(x, -x, 0.3), x)
+        return mean, back(mean)[0]
+
+    for found, expected in zip(jax.jit(pulled)(again, x), jax.jit(pulled)(plain, x), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    kept = [str(jax.make_jaxpr(lambda x, p=p: pulled(p, x))(x)).count("remat") for p in (plain, again)]
+    assert kept[0] == 0 < kept[1]
+
+
+def test_bfloat16_inside_is_near_and_float32_outside():
+    spec = networks.NetworkSpec(image_size=16, options=SMALL)
+    params = jax.tree.map(lambda a: a + 0.05, spec.init(jax.random.key(0)))
+    x = 0.5 * jax.random.normal(jax.random.key(1), (16, 16, 3))
+    full, half = (
+        networks.build_prior(spec, params, dtype=d).posterior_mean(x, -x, 0.05) for d in ("float32", jnp.bfloat16)
+    )
+    assert half.dtype == jnp.float32
+    assert {a.dtype for a in jax.tree.leaves(networks.build_prior(spec, params, dtype="bfloat16"))} == {full.dtype}
+    assert 1e-6 < np.abs(half - full).max() < 0.05 * np.abs(full).max()
+    with pytest.raises(ValueError, match="dtype must be one of float32, bfloat16"):
+        networks.build_prior(spec, params, dtype="int8")

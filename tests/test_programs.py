@@ -132,7 +132,7 @@ def test_summary_records_every_setting(job, tiny_checkpoint):
     record = json.loads((output / "summary.json").read_text())
     assert record["settings"] == {
         "task": "motion_deblur", "measured": False, "operator": None, "checkpoint": str(tiny_checkpoint),
-        "image_size": None, "noise": "gaussian", "method": "cvsa", "seed": 0,
+        "dtype": None, "image_size": None, "noise": "gaussian", "method": "cvsa", "seed": 0,
         "kernel": None, "boundary": "reflect", "kernel_size": None, "motion_intensity": 0.5, "noise_std": 0.05,
         "sampler": "decoupled", "guidance": "spectral_covariance", "num_steps": 6, "num_corrections": 0,
         "time_grid": "logarithmic", "t_start": 1.0, "t_end": 0.001, "start": "noise", "data_weight": 2.0,

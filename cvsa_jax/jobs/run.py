@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from cvsa_jax import batch, operators
-from cvsa_jax.jobs import inputs, methods, records
+from cvsa_jax.jobs import inputs, methods
 from cvsa_jax.jobs.kernel_finder import Found, KernelFinder
 from cvsa_jax.jobs.outputs import Restored, Results
 from cvsa_jax.jobs.settings import RestorationJob
@@ -89,7 +89,7 @@ def check_job(job: RestorationJob) -> None:
     read_files(job.operator)
     if job.job.list is None:
         inputs.list_inputs(str(job.job.input), job.job.measured)
-    methods.plan_of(job.method, records.load_prior(job.job.checkpoint, job.diffusion).prior.cld)
+    methods.plan_of(job.method, job.load(job.job.checkpoint).prior.cld)
 
 
 def prepare(job: RestorationJob) -> Prepared:
@@ -105,13 +105,13 @@ def prepare(job: RestorationJob) -> Prepared:
         inputs.check_measured(task, settings, stored is not None)
     files = inputs.read_list(own.list, folder) if own.list else inputs.list_inputs(str(own.input), own.measured)
     files = files[: own.limit]
-    prior = records.load_prior(own.checkpoint, job.diffusion).prior
+    prior = job.load(own.checkpoint).prior
     plan = methods.plan_of(job.method, prior.cld)
     sampler = None if plan is None else plan.sampler
     search = task.blind and job.method.start == GUESS
     kernels = None
     if task.blind:
-        loaded = records.load_prior(settings.kernel_checkpoint, job.diffusion)
+        loaded = job.load(settings.kernel_checkpoint)
         kernels = KernelFinder(task, settings, prior, loaded, noise, search)
     results = Results(job, sampler is not None and sampler.posterior)
     joint = kernels.joint() if kernels else None

@@ -7,9 +7,11 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cvsa_jax.checkpoints import DEFAULT
+from cvsa_jax.checkpoints import DEFAULT, LoadedPrior
 from cvsa_jax.diffusion import CLD
 from cvsa_jax.jobs.methods import CVSA, METHODS, MethodSettings
+from cvsa_jax.jobs.records import load_prior
+from cvsa_jax.networks import DTYPES
 from cvsa_jax.noise import NOISES, GaussianSettings, PoissonSettings
 from cvsa_jax.operators import TASKS, Task, find_task
 from cvsa_jax.operators.task import BlindSettings
@@ -34,6 +36,12 @@ class JobSettings(Settings):
     measured: bool = setting(False, "The inputs are degraded already; else they are clean, and are degraded first.")
     operator: str | None = setting(None, "An operator/NAME.npz of an earlier job, to use for every image.")
     checkpoint: str = setting(DEFAULT, "The prior: the name of a shipped one, or a folder.")
+    dtype: str | None = setting(
+        None, "Arithmetic inside the network.", choices=DTYPES, otherwise="float32 on a CPU, bfloat16 elsewhere"
+    )
+    remat: bool = setting(
+        False, "Compute the network's blocks again for the pullback: less memory, more time.", free=True
+    )
     image_size: int | None = setting(
         None, "Cut the centre square and resize it to this side.", "pixels", low=1, otherwise="the image as it is"
     )
@@ -64,6 +72,10 @@ class RestorationJob:
     def task(self) -> Task:
         """The entry of the task."""
         return find_task(str(self.job.task))
+
+    def load(self, checkpoint: str) -> LoadedPrior:
+        """A prior as this job runs it."""
+        return load_prior(checkpoint, self.diffusion, self.job.dtype, self.job.remat)
 
     @property
     def groups(self) -> tuple:

@@ -1,6 +1,7 @@
 """The score network: a convolutional U-Net that runs on any size divisible by `stride`."""
 
 import functools
+import itertools
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -100,6 +101,7 @@ class UNet(nn.Module):
       head_features: features of the full-resolution output stage.
       attention: whether the lowest level attends over all positions.
       dtype: of the arithmetic inside; parameters and output are float32.
+      remat: whether the pullback computes the inside of each block again, in place of keeping it.
 
     Call: (B, H, W, C), label (B,) -> (B, H, W, out_channels); H and W divisible by stride.
     """
@@ -112,6 +114,7 @@ class UNet(nn.Module):
     head_features: int = 24
     attention: bool = False
     dtype: jnp.dtype = jnp.float32
+    remat: bool = False
 
     @property
     def stride(self) -> int:
@@ -124,22 +127,27 @@ class UNet(nn.Module):
         embedding = NoiseEmbedding(2 * self.channels[0], self.dtype)(label)
         h = space_to_depth(image, self.patch)
         h = Conv(self.channels[0], (3, 3), dtype=self.dtype)(h)
-        skips = []
+        skips, numbers = [], itertools.count()
+        kept = nn.remat if self.remat else lambda block: block
+
+        def residual(features, h):  # by its name, which `remat` would change
+            return kept(ResidualBlock)(features, self.dtype, name=f"ResidualBlock_{next(numbers)}")(h, embedding)
+
         for level, (features, blocks) in enumerate(zip(self.channels, self.encoder_blocks, strict=True)):
             if level:
                 h = Conv(features, (1, 1), dtype=self.dtype)(space_to_depth(h, 2))
             for _ in range(blocks):
-                h = ResidualBlock(features, self.dtype)(h, embedding)
+                h = residual(features, h)
             skips.append(h)
         if self.attention:
-            h = SelfAttention(self.dtype)(h)
+            h = kept(SelfAttention)(self.dtype, name="SelfAttention_0")(h)
         for level in reversed(range(len(self.channels))):
             features = self.channels[level]
             if level < len(self.channels) - 1:
                 h = depth_to_space(Conv(4 * features, (1, 1), dtype=self.dtype)(h), 2)
                 h = Conv(features, (1, 1), dtype=self.dtype)(jnp.concatenate([h, skips[level]], -1))
             for _ in range(self.decoder_blocks[level]):
-                h = ResidualBlock(features, self.dtype)(h, embedding)
+                h = residual(features, h)
         h = nn.silu(nn.GroupNorm(_groups(h.shape[-1]), epsilon=1e-5, dtype=self.dtype)(h))
         h = Conv(self.head_features * self.patch**2, (1, 1), dtype=self.dtype)(h)
         h = jnp.concatenate([nn.silu(depth_to_space(h, self.patch)), image], -1)

@@ -1,6 +1,8 @@
 """The paper's nonlinear blur: a network that blurs by a code (blur-kernel-space encoding)."""
 
 import dataclasses
+import functools
+import os
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -51,8 +53,7 @@ class EncodedBlur(Operator):
 
     @classmethod
     def load(cls, fields: dict) -> "EncodedBlur":
-        params = jax.tree.map(lambda a: jnp.asarray(a, fields["code"].dtype), bkse.load(fields["source"]))
-        return cls(params, **fields)
+        return cls(_cast(read_weights(fields["source"]).params, fields["code"].dtype), **fields)
 
 
 def _three(shape, margins) -> tuple[int, int, int]:
@@ -66,7 +67,12 @@ def encoded_blur(
     shape = (-(-height // STRIDE), -(-width // STRIDE), CODE_FEATURES)
     code = CODE_STD * generator.normal(size=shape)
     dtype = jnp.result_type(float)
-    return EncodedBlur(jax.tree.map(lambda a: jnp.asarray(a, dtype), params), jnp.asarray(code, dtype), source)
+    return EncodedBlur(_cast(params, dtype), jnp.asarray(code, dtype), source)
+
+
+def _cast(params: dict, dtype) -> dict:
+    """Arrays of that dtype are left as they are, so that all operators of a network hold the same ones."""
+    return jax.tree.map(lambda a: a if a.dtype == dtype else jnp.asarray(a, dtype), params)
 
 
 class EncoderWeights(NamedTuple):
@@ -82,7 +88,16 @@ def read_weights(path: str) -> EncoderWeights:
     Raises:
       ValueError: if it cannot be read or is of another network.
     """
-    return EncoderWeights(bkse.load(path), path)
+    if not os.path.exists(path):
+        return EncoderWeights(bkse.load(path), path)  # which says so
+    status = os.stat(path)
+    return EncoderWeights(_read(path, status.st_mtime_ns, status.st_size), path)
+
+
+@functools.lru_cache(maxsize=2)
+def _read(path: str, modified: int, size: int) -> dict:
+    """The parameters on the device, once for all operators that are of this state of the file."""
+    return jax.tree.map(jnp.asarray, bkse.load(path))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The deterministic relatives of `ancestral`, and what its own second order shares with them."""
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -8,7 +9,9 @@ from cvsa_jax.diffusion import CLD
 from cvsa_jax.samplers.base import Sampler, stationary_init, to_device
 from cvsa_jax.types import ConditionalMean, State
 
-SUBSTEPS = 200
+# Runge-Kutta steps within a step of the sampler: at least one for each STRIDE of log t, so that the tables are
+# right to float32 at any number of steps; two long steps would need more than MOST, and are coarse anyway.
+LEAST, MOST, STRIDE = 4, 200, 0.004
 
 
 def flow(cld: CLD, before: np.ndarray, after: np.ndarray, share: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -30,33 +33,51 @@ def flow(cld: CLD, before: np.ndarray, after: np.ndarray, share: float = 1.0) ->
       before, after: times t >= s > 0, of one shape (...,).
       share: 1 or 2, as above.
 
-    Returns: R (..., 2, 2) and g (..., 2).
+    Returns: R (..., 2, 2) and g (..., 2), which cannot be written to: they are kept for the next caller.
 
     References: Zhang, Tao, Chen (2022), gDDIM, arXiv:2206.05564, section 4.
     """
+    shape = np.broadcast_shapes(np.shape(before), np.shape(after))
+    ends = (np.ascontiguousarray(np.broadcast_to(np.asarray(t, np.float64), shape)).tobytes() for t in (before, after))
+    return _flow(cld, shape, *ends, share)
+
+
+@functools.lru_cache(maxsize=16)
+def _flow(cld: CLD, shape: tuple[int, ...], before: bytes, after: bytes, share: float):
+    """`flow` of times as bytes; a job asks for the same tables again and again."""
+    start, end = (np.log(np.frombuffer(t)) for t in (before, after))
+    substeps = int(np.clip(np.ceil(np.max(start - end, initial=0.0) / STRIDE), LEAST, MOST))
+    h = ((end - start) / substeps)[..., None, None]
     drift = cld.beta * np.array([[0, 1 / cld.mass], [-1, -cld.damping / cld.mass]])
     kick = share * np.diag([0, cld.damping * cld.beta])
-    start, step = np.log(before), (np.log(after) - np.log(before)) / SUBSTEPS
-    origin = np.log(cld.effective_noise(before))
+    origin = np.log(cld.effective_noise(np.exp(start)))
 
-    def slope(level, r):  # of [R, g] side by side
+    def system(level):  # dr/d log t = change r + (0, forced), r = [R, g] side by side
         t = np.exp(level)
-        pull = kick @ cld.precision(t)
-        line = (np.log(cld.effective_noise(t)) - origin)[..., None]
-        forced = -(pull @ cld.data_direction(t)[..., None])[..., 0] * line
-        change = (drift + pull) @ r
-        change[..., 2] += forced
-        return t[..., None, None] * change
+        a, precision = cld.data_direction(t), cld.precision(t)
+        pull = kick @ precision
+        line = -np.log(np.einsum("...i,...ij,...j->...", a, precision, a)) / 2 - origin
+        forced = -(pull @ a[..., None]) * line[..., None, None]
+        return t[..., None, None] * (drift + pull), t[..., None, None] * forced
 
-    r = np.concatenate([np.broadcast_to(np.eye(2), (*before.shape, 2, 2)), np.zeros((*before.shape, 2, 1))], -1)
-    h = step[..., None, None]
-    for i in range(SUBSTEPS):
-        level = start + i * step
-        first = slope(level, r)
-        second = slope(level + step / 2, r + h / 2 * first)
-        third = slope(level + step / 2, r + h / 2 * second)
-        last = slope(level + step, r + h * third)
-        r = r + h / 6 * (first + 2 * second + 2 * third + last)
+    def slope(system, r):
+        change, forced = system
+        out = change @ r
+        out[..., 2:] += forced
+        return out
+
+    r = np.concatenate([np.broadcast_to(np.eye(2), (*start.shape, 2, 2)), np.zeros((*start.shape, 2, 1))], -1)
+    first = system(start)
+    for i in range(substeps):
+        level = start + i * h[..., 0, 0]
+        middle, last = system(level + h[..., 0, 0] / 2), system(level + h[..., 0, 0])
+        one = slope(first, r)
+        two = slope(middle, r + h / 2 * one)
+        three = slope(middle, r + h / 2 * two)
+        four = slope(last, r + h * three)
+        r, first = r + h / 6 * (one + 2 * two + 2 * three + four), last
+    r = r.reshape(*shape, 2, 3)
+    r.flags.writeable = False  # every caller is given the same
     return r[..., :2], r[..., 2]
 
 

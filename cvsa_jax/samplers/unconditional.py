@@ -1,5 +1,6 @@
 """Samples of a prior itself: the reverse process without a measurement."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -40,14 +41,18 @@ def sample_prior(
       times: a grid of `time_grid`.
       count: number of samples.
       sampler: a factory (cld, times) -> Sampler.
+
+    A second call with a prior of the same network, grid and sampler uses the program of the first.
     """
-    chain = sampler(prior.cld, times)
+    grid = tuple(float(t) for t in times)
+    return _draw(prior, jax.random.split(key, count), tuple(image_shape), grid, sampler)
 
-    @jax.jit
-    def draw(prior, keys):
-        mean = prior_mean(prior, chain.model_times)
-        state = jax.vmap(lambda k: chain.init(k, image_shape))(keys)
-        step = jax.vmap(lambda s, i: chain.step(s, i, mean)[0], (0, None))
-        return jax.lax.scan(lambda s, i: (step(s, i), None), state, jnp.arange(len(chain.model_times)))[0].x
 
-    return draw(prior, jax.random.split(key, count))
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
+def _draw(prior: Prior, keys: jax.Array, image_shape, times: tuple[float, ...], sampler: Callable) -> jax.Array:
+    """A sample for each key; compiled once for a network, a grid and a sampler."""
+    chain = sampler(prior.cld, np.array(times))
+    mean = prior_mean(prior, chain.model_times)
+    state = jax.vmap(lambda k: chain.init(k, image_shape))(keys)
+    step = jax.vmap(lambda s, i: chain.step(s, i, mean)[0], (0, None))
+    return jax.lax.scan(lambda s, i: (step(s, i), None), state, jnp.arange(len(chain.model_times)))[0].x
