@@ -1,9 +1,9 @@
 """Image restoration with a critically-damped Langevin diffusion prior, in JAX."""
 
 from cvsa_jax.adapters import as_denoiser, cosine_kept, exploding, linear_kept, preserving
-from cvsa_jax.denoising import calibrate
 from cvsa_jax.checkpoints import LoadedPrior, load_prior
 from cvsa_jax.closed_form import Gaussian, GaussianMixture
+from cvsa_jax.denoising import calibrate
 from cvsa_jax.diffusion import CLD, time_grid
 from cvsa_jax.guidance import GUIDANCES, Problem, Solution
 from cvsa_jax.noise import GaussianNoise, NoiseModel, PoissonGaussianNoise, PoissonNoise

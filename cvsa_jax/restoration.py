@@ -180,7 +180,7 @@ def restore(
     chosen, operator = dataclasses.replace(settings or SamplerSettings(), **changes), as_operator(operator)
     noise, shape = as_noise(noise_std), tuple(image_shape)
     noise.check()
-    given, canvas = as_measurement(measurement), prior.canvas(shape)
+    given, canvas = as_measurement(measurement, operator), prior.canvas(shape)
     check_fit(given, operator if canvas == shape else view(operator, prior, shape), canvas)
     return _cached(_restored, shape, chosen, (key, given, operator, prior, noise, chosen.data_weight))
 

@@ -51,13 +51,10 @@ def packed(operator: Operator, image_shape) -> Operator:
 
 
 def dense_matrix(function, image_shape) -> np.ndarray:
-    """The matrix of a linear function of an image, one unit vector at a time."""
-    columns = []
-    for index in range(int(np.prod(image_shape))):
-        unit = np.zeros(image_shape, np.float32)
-        unit.flat[index] = 1
-        columns.append(np.asarray(function(unit), np.float64).ravel())
-    return np.stack(columns, 1)
+    """The matrix of a linear function of an image, from its unit vectors."""
+    units = np.eye(int(np.prod(image_shape)), dtype=np.float32).reshape(-1, *image_shape)
+    columns = np.asarray(jax.jit(lambda units: jax.lax.map(function, units))(units), np.float64)
+    return columns.reshape(len(units), -1).T
 
 
 def euler_maruyama_moments(cld, times, guidance, noise_std, y, variance) -> tuple[float, float]:

@@ -8,11 +8,18 @@ import pytest
 from cvsa_jax import CLD, Calibration, Gaussian, prior_from_denoiser, run_steps, spectral
 from cvsa_jax.batch import BatchRestorer, KernelPrior, guided_loops
 from cvsa_jax.blind import BlindConvolution, Layout, PairPrior, blind_loop
-from cvsa_jax.evidence import first_evidence, fourier_spectrum
+from cvsa_jax.evidence import evidence, first_evidence, fourier_spectrum
 from cvsa_jax.guidance import conditional_mean
 from cvsa_jax.kernel_search import KernelSearch, SearchSettings
 from cvsa_jax.noise import GaussianNoise
-from cvsa_jax.operators import convolution, gaussian_kernel, image_to_kernel, kernel_to_image, motion_kernel, simulate
+from cvsa_jax.operators import (
+    convolution,
+    gaussian_kernel,
+    image_to_kernel,
+    kernel_to_image,
+    motion_kernel,
+    simulate,
+)
 from cvsa_jax.operators.kernels import centred, draw_kernel, draw_kernels
 from cvsa_jax.priors import coefficients
 from cvsa_jax.restoration import make_plan
@@ -128,15 +135,39 @@ def test_first_evidence_prefers_the_true_kernel(random_field):
     assert cost[2:].min() > cost[0] - 2
 
 
+def test_evidence_prefers_the_true_kernel_and_a_plausible_image(random_field):
+    """At the true image, over the kernel turned, a narrower and a wider one; and over what the blur hides."""
+    spectrum, image = random_field
+    prior = field_prior(spectrum)
+    true = motion_kernel(np.random.default_rng(5), 11, 0.5)
+    y = simulate(jax.random.key(0), convolution(true), jnp.asarray(image), 0.02)
+
+    @jax.jit
+    def cost(kernel, image):
+        return evidence(jax.random.key(1), y, image, kernel, prior, lambda x: x, 4e-4)
+
+    others = [true[::-1, ::-1], gaussian_kernel(11, 0.3), gaussian_kernel(11, 4.0)]
+    costs = [float(cost(jnp.asarray(k, jnp.float32), image)) for k in (true, *others)]
+    assert min(costs[1:]) > costs[0] + 100
+    board = 0.5 * (-1.0) ** np.add.outer(np.arange(48), np.arange(48))[..., None]
+    assert float(jnp.abs(convolution(true)(jnp.asarray(board))).max()) < 0.1  # it explains y as well
+    assert float(cost(jnp.asarray(true, jnp.float32), image + board)) > costs[0] + 100
+
+
+def field_prior(spectrum):
+    """The Gaussian prior of 48x48 fields of a spectrum, with its exact calibration."""
+    grid, noises = spectrum.grid(48, 48), np.geomspace(0.01, 100, 12)
+    prior = prior_from_denoiser(spectral.SpectralGaussian(jnp.asarray(grid, jnp.float32)), CLD())
+    error = np.array([np.mean(grid * s**2 / (grid + s**2)) for s in noises])
+    return prior.replace(
+        spectrum=spectrum, calibration=Calibration(noises.astype(np.float32), error.astype(np.float32))
+    )
+
+
 def test_search_finds_the_kernel_of_a_field(random_field):
     """A Gaussian prior of the field and a weak one of kernels: nearer than the identity, and centred."""
     spectrum, image = random_field
-    prior = prior_from_denoiser(spectral.SpectralGaussian(jnp.asarray(spectrum.grid(48, 48), jnp.float32)), CLD())
-    grid = spectrum.grid(48, 48)
-    noises = np.geomspace(0.01, 100, 12)
-    error = np.array([np.mean(grid * s**2 / (grid + s**2)) for s in noises])
-    calibration = Calibration(noises.astype(np.float32), error.astype(np.float32))
-    prior = prior.replace(spectrum=spectrum, calibration=calibration)
+    prior = field_prior(spectrum)
     kernels = np.stack([kernel_to_image(draw_kernel(np.random.default_rng(i), 11), 12) for i in range(200)])
     kernel_prior = prior_from_denoiser(
         Gaussian(jnp.asarray(kernels.mean(0), jnp.float32), jnp.asarray(kernels.var(0) + 1e-4, jnp.float32)), CLD()

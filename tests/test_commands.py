@@ -173,7 +173,7 @@ def test_help_says_what_a_flag_belongs_to(run_verb):
             (line,) = [text for text in page["Degradation"].splitlines() if text.startswith(f"--{field.name}: ")]
             tasks = [name for name, task in TASKS.items() if field.name in [f.name for f in fields(task.settings)]]
             assert line.strip().endswith(f"[--task={', '.join(tasks)}]")
-        assert "[--noise=poisson]" in page["Noise"]
+        assert "[--noise=poisson, poisson_gaussian]" in page["Noise"].replace("\n", " ")
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -23,8 +23,8 @@ from cvsa_jax import (
     sharding,
     spectral,
     time_grid,
-    training,
 )
+from cvsa_jax.denoising import denoising_error
 from cvsa_jax.kernel_search import DISTINCT, first_distinct
 from cvsa_jax.noise import GaussianNoise
 from cvsa_jax.operators import Operator
@@ -160,9 +160,9 @@ def test_samples_of_a_prior_compile_once():
 
 def test_the_error_of_a_prior_compiles_once():
     traced, images = Traced(), np.zeros((2, *SHAPE), np.float32)
-    first = training.denoising_error(traced.prior(0.5), images, jax.random.key(0))
+    first = denoising_error(traced.prior(0.5), images, jax.random.key(0))
     before = traced.count
-    other = training.denoising_error(traced.prior(0.9), images, jax.random.key(0))
+    other = denoising_error(traced.prior(0.9), images, jax.random.key(0))
     assert traced.count == before
     np.testing.assert_allclose(other.error, first.error * (0.9 / 0.5) ** 2, rtol=1e-4)
 

@@ -126,8 +126,8 @@ def test_a_short_job_has_a_short_command():
         ({"kernel_checkpoint": KERNELS}, "--kernel_checkpoint belongs to --task=blind_gaussian_deblur, blind_motion_"),
         ({"missing": 0.5, "task": "box_inpaint"}, "--missing belongs to --task=random_inpaint, not to --task=box_inp"),
         ({"jpeg_quality": 5, "task": "hdr+sr2"}, r"--jpeg_quality belongs to --task=jpeg, not to --task=hdr\+sr2"),
-        ({"photons": 5.0}, "--photons belongs to --noise=poisson, not to --noise=gaussian"),
-        ({"noise": "poisson", "noise_std": 0.1}, "--noise_std belongs to --noise=gaussian, not to --noise=poisson"),
+        ({"photons": 5.0}, "--photons belongs to --noise=poisson, poisson_gaussian, not to --noise=gaussian"),
+        ({"noise": "poisson", "noise_std": 0.1}, "--noise_std belongs to --noise=gaussian, pois.*, not to --noise=p"),
         ({"method_settings": ("eta=1",)}, "--method_settings belongs to --method=dps, .*, not to --method=cvsa"),
         ({"method": "ddrm", "guidance": "plug_in"}, "--guidance belongs to --method=cvsa, not to --method=ddrm"),
         ({"method": "classical", "num_steps": 5}, "--num_steps belongs to --method=cvsa, .*, not to --method=classic"),
@@ -169,7 +169,7 @@ def test_a_short_job_has_a_short_command():
         ({"task": "motion_deblur", "kernel_size": 6}, "kernel_size must be odd and at least 3 pixels, got 6"),
         ({"sampler": "ancestal"}, "sampler must be one of .*, got 'ancestal'; did you mean ancestral?"),
         ({"method": "ddmr"}, "method must be one of .*, got 'ddmr'; did you mean ddrm?"),
-        ({"noise": "poison"}, "noise must be one of gaussian, poisson, got 'poison'; did you mean poisson?"),
+        ({"noise": "poison"}, "noise must be one of gaussian, poisson, .*, got 'poison'; did you mean poisson?"),
         ({"aim": "speed"}, "aim must be one of accuracy, posterior, got 'speed'"),
         ({"t_start": 0.2, "t_end": 0.3}, "t_end must be below t_start, got 0.3 and 0.2"),
         ({"method": "dps", "method_settings": ("eta=1",)}, "--method_settings=eta=1: DPS has these constants: step_s"),
@@ -312,7 +312,7 @@ def test_a_job_records_every_setting_that_it_uses(task, method):
         preset = preset_of(task).values()
         assert {name: job.values()[name] for name in own} == own | preset
     free = {f.name for f in fields(JobSettings) if f.setting.free}
-    assert free == {"input", "list", "output", "limit", "overwrite", "report", "batch_size"}
+    assert free == {"input", "list", "output", "limit", "overwrite", "report", "batch_size", "remat"}
     assert records.plain(job.record()).keys() == job.values().keys() - free
 
 

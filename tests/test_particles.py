@@ -34,27 +34,30 @@ def test_particles_weigh_the_modes_of_the_posterior():
     posterior /= posterior.sum()
     mixture = GaussianMixture(jnp.asarray(weights), jnp.asarray(means).reshape(2, *SHAPE), variance)
     prior = prior_from_denoiser(mixture, CLD())
-    count = 4000
+    count, runs = 1000, 8
 
     @jax.jit
+    @jax.vmap
     def run(key):
         return restore(
             key, jnp.array([y]), Matrix(jnp.asarray(row[None], jnp.float32)), prior, image_shape=SHAPE,
             noise_std=noise_std, num_steps=100, sampler="particles", guidance="second_moment", num_particles=count,
         )  # fmt: skip
 
-    result = run(jax.random.key(0))
-    x = np.asarray(result.image, np.float64).reshape(count, 2)
-    first = x[:, 0] > 0
+    result = run(jax.random.split(jax.random.key(0), runs))
+    x = np.asarray(result.image, np.float64).reshape(runs, count, 2)
     effective = np.asarray(result.trace.effective_size)
     assert (effective >= 1).all()
     assert (effective <= count * (1 + 1e-5)).all()
-    # The draws are correlated through their parents: three times the error of independent ones.
-    assert abs(first.mean() - posterior[0]) < 3 * 3 * (posterior[0] * posterior[1] / count) ** 0.5
+    # Draws of one run share parents, so that the error is taken from independent runs; it is bounded too.
+    shares = (x[..., 0] > 0).mean(1)
+    assert abs(shares.mean() - posterior[0]) < 4 * shares.std(ddof=1) / runs**0.5
+    assert shares.std(ddof=1) < 3 * (posterior[0] * posterior[1] / count) ** 0.5
+    first = x[..., 0] > 0
     gain = variance * row / spread
     for k, chosen in enumerate((first, ~first)):
         expected = means[k] + gain * (y - means[k] @ row)
-        np.testing.assert_allclose(x[chosen].mean(0), expected, atol=0.03)
+        np.testing.assert_allclose(x[chosen].mean(0), expected, atol=0.02)
         covariance = variance * np.eye(2) - np.outer(gain, row) * variance
         np.testing.assert_allclose(np.cov(x[chosen].T), covariance, atol=0.12 * variance)
 
@@ -131,8 +134,8 @@ def test_particles_draw_the_posterior_with_every_form_whose_likelihood_is_known(
     ):  # fmt: skip
         found = jax.jit(
             lambda key, y=y, noise=noise: restore(
-                key, jnp.full(shape, y), same, prior, image_shape=shape, noise_std=noise, num_steps=60,
-                sampler="particles", guidance=guidance, num_particles=8000,
+                key, jnp.full(shape, y), same, prior, image_shape=shape, noise_std=noise, num_steps=40,
+                sampler="particles", guidance=guidance, num_particles=4000,
             ).image
         )(jax.random.key(0))  # fmt: skip
         x = np.asarray(found, np.float64)

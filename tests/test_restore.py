@@ -57,22 +57,22 @@ def test_batch_gives_each_image_what_it_gives_alone(photos, tiny_prior, task):
 
 @pytest.mark.parametrize(("sampler", "guidance"), COMBINATIONS)
 def test_eager_jit_and_vmap_agree(sampler, guidance):
-    shape = (4, 4, 1)
+    shape, steps = (4, 4, 1), 10
     prior = prior_from_denoiser(Gaussian(jnp.zeros(shape), 0.25), CLD())
-    steps = 10 if sampler == "ancestral" else 400
+    # Few steps of the explicit samplers are stable on a short way alone.
     run = functools.partial(
         restore, operator=Identity(), prior=prior, image_shape=shape, noise_std=0.5, num_steps=steps,
-        sampler=sampler, guidance=guidance, time_grid="quadratic",
+        sampler=sampler, guidance=guidance, time_grid="uniform", t_start=0.3, t_end=0.05,
     )  # fmt: skip
     key, y = jax.random.key(0), jnp.linspace(-0.5, 0.5, 16).reshape(shape)
     jitted = jax.jit(run)(key, y)
     mapped = jax.vmap(run)(key[None], y[None])
     with jax.disable_jit():
-        eager = run(key, y) if sampler == "ancestral" else jitted  # minutes for each of the others
-    assert np.isfinite(jitted.image).all()
+        eager = run(key, y)
     assert jitted.trace.residual.shape == (steps,)
-    np.testing.assert_allclose(mapped.image[0], jitted.image, atol=1e-4)
-    np.testing.assert_allclose(eager.image, jitted.image, atol=1e-4)
+    for other in (mapped.image[0], eager.image):
+        np.testing.assert_allclose(other, jitted.image, atol=1e-4)
+    assert 0.01 < float(jnp.abs(jitted.image).max()) < 5
 
 
 def test_gradient_through_the_loop(float64):
@@ -278,11 +278,13 @@ def test_any_size_is_restored_on_the_priors_canvas(shape):
 def test_any_size_under_the_networks_prior(tiny_prior, photos, shape):
     operator = make_operator("motion_deblur", np.random.default_rng(0), *shape[:2])
     y = operator(jnp.asarray(photos[0, : shape[0], : shape[1], : shape[2]]))
-    run = jax.jit(lambda k, y, h, p: restore(k, y, h, p, image_shape=shape, noise_std=0.05, num_steps=3))
-    found = run(jax.random.key(0), y, operator, tiny_prior)
-    assert found.image.shape == shape
+    run = jax.jit(lambda k, y, h, p, shape: restore(k, y, h, p, image_shape=shape, noise_std=0.05, num_steps=3),
+                  static_argnums=4)  # fmt: skip
+    found = run(jax.random.key(0), y, operator, tiny_prior, shape)
     assert found.trace.residual.shape == (3,)
-    assert np.isfinite(found.image).all()
+    canvas, seen = tiny_prior.canvas(shape), View(operator, *shape[:2], 3 if shape[-1] == 1 else 1)
+    whole = run(jax.random.key(0), y, seen, tiny_prior, canvas)
+    np.testing.assert_allclose(found.image, seen.crop(whole.image), atol=1e-4)
 
 
 def test_particles_of_any_size():
@@ -319,8 +321,8 @@ def test_complex_measurements_and_several_sensors_have_the_exact_posterior(float
     y = simulate(jax.random.key(0), operator, generator.normal(size=shape), 0.1)
 
     def flat(measured):
-        leaves = [np.asarray(leaf).ravel() for leaf in jax.tree.leaves(measured)]
-        return np.concatenate([np.concatenate([a.real, a.imag]) if np.iscomplexobj(a) else a for a in leaves])
+        leaves = [jnp.ravel(leaf) for leaf in jax.tree.leaves(measured)]
+        return jnp.concatenate([jnp.concatenate([a.real, a.imag]) if jnp.iscomplexobj(a) else a for a in leaves])
 
     matrix = references.dense_matrix(lambda x: flat(operator(jnp.asarray(x, float))), shape)
     stds = jax.tree.map(lambda _: noise_std, y) if isinstance(noise_std, float) else noise_std
@@ -356,30 +358,45 @@ def field_prior(shape):
     return prior_from_denoiser(denoise, CLD()).replace(spectrum=variance)
 
 
-def two_steps(task, operator, prior, dtype):
-    """Two steps of the task's preset, from a measurement of that type."""
+def _rounded(y, dtype):
+    """In that type; complex numbers stay what they are."""
+    return y if jnp.iscomplexobj(y) else y.astype(dtype)
+
+
+def two_steps(task, operator, prior, dtype, as_float=False, change=0.0, **changes):
+    """Two steps of the task's preset, from a measurement rounded to that type, in it or cast to float32."""
     shape = (24, 16, 3)
     y = simulate(jax.random.key(0), operator, jax.random.uniform(jax.random.key(1), shape, minval=-1.0), 0.05)
-    changes = {"start": "noise"} if find_task(task).blind else {}
+    y = _rounded(y + change, dtype)
+    y = _rounded(y, jnp.float32) if as_float else y
+    changes |= {"start": "noise"} if find_task(task).blind else {}
     settings = dataclasses.replace(preset_of(task).sampler, num_steps=2, **changes)
     return restore(
-        jax.random.key(2), y.astype(dtype), operator, prior, image_shape=shape, noise_std=0.05, settings=settings
+        jax.random.key(2), y, operator, prior, image_shape=shape, noise_std=0.05, settings=settings
     ).image  # fmt: skip
 
 
 @pytest.mark.parametrize("task", WALKED)
 def test_bfloat16_measurements_are_restored_in_float32(task, small_encoder):
-    prior = prior_from_denoiser(Gaussian(jnp.zeros((24, 16, 3)), 0.25), CLD())
-    found = two_steps(task, walk(task, small_encoder), prior, jnp.bfloat16)
+    """As the same numbers in float32 are, to the bit."""
+    prior, operator = prior_from_denoiser(Gaussian(jnp.zeros((24, 16, 3)), 0.25), CLD()), walk(task, small_encoder)
+    found, same = (two_steps(task, operator, prior, jnp.bfloat16, as_float) for as_float in (False, True))
     assert found.dtype == jnp.float32
-    assert np.isfinite(found).all()
+    np.testing.assert_array_equal(found, same)
 
 
 @pytest.mark.parametrize("task", WALKED)
 def test_float64_measurements_are_restored_in_float64(task, small_encoder, float64):
-    found = two_steps(task, walk(task, small_encoder), field_prior((24, 16)), jnp.float64)
+    """No float32 table or cast is left on the way: a change of y by 1e-11 changes the image, and by no 1e-8.
+
+    Conjugate gradients that stop early magnify such a change by up to a million: those have a form without them.
+    """
+    prior, operator = field_prior((24, 16)), walk(task, small_encoder)
+    steady = {} if operator.offers("solve_gram") else {"guidance": "plug_in", "start": "noise"}
+    found, near = (two_steps(task, operator, prior, jnp.float64, change=c, **steady) for c in (0.0, 1e-11))
     assert found.dtype == jnp.float64
-    assert np.isfinite(found).all()
+    moved = float(jnp.abs(found - near).max())
+    assert 0 < moved < 1e-8
 
 
 SMALL = {"image_shape": (4, 4, 1), "noise_std": 0.1, "num_steps": 5}

@@ -2,6 +2,7 @@
 
 import sys
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import references
 
 from cvsa_jax import CLD, Gaussian, GaussianMixture, guided_sampler, prior_from_denoiser, restore, run_steps, time_grid
-from cvsa_jax.operators import Identity
+from cvsa_jax.operators import Identity, Operator
 from cvsa_jax.samplers import SAMPLERS, Loop, Sampler, prior_mean, sample_prior
 from cvsa_jax.samplers.flow_steps import flow
 from cvsa_jax.samplers.gaussian_bridge import bridge
@@ -143,6 +144,52 @@ def test_ancestral_keeps_the_diffusions_marginal(friction):
     assert (np.abs(u.mean(0) - cld.data_direction(times[stop]) * truth) < 4 * deviations / COUNT**0.5).all()
     scale = np.outer(deviations, deviations)
     np.testing.assert_allclose(np.cov(u.T) / scale, expected / scale, atol=4 * 2**0.5 / COUNT**0.5)
+
+
+def test_decoupled_draws_each_level_afresh():
+    """Whatever u_t is, u_s is N(a_s m, S_s) for m = E[x_0 | u_t, y]: all of the noise, and the joint one of x and v."""
+    cld, told = CLD(), 0.7
+    times = time_grid("logarithmic", 12, cld)
+    mean = lambda *_: Estimate(jnp.full(SHAPE, told), Info(jnp.zeros(())))  # noqa: E731
+    chain, index = bound(SAMPLERS["decoupled"](cld, times), mean), 5
+
+    @jax.jit
+    @jax.vmap
+    def one(key):
+        state = chain.init(key, SHAPE)._replace(x=jnp.full(SHAPE, 9.0))
+        state, _ = chain.step(state, index)
+        return jnp.stack([state.x.squeeze(), state.v.squeeze()])
+
+    u = np.asarray(one(jax.random.split(jax.random.key(1), COUNT)), np.float64)
+    expected = cld.covariance(times[index + 1])
+    deviations = np.sqrt(np.diag(expected))
+    assert (np.abs(u.mean(0) - cld.data_direction(times[index + 1]) * told) < 4 * deviations / COUNT**0.5).all()
+    scale = np.outer(deviations, deviations)
+    np.testing.assert_allclose(np.cov(u.T) / scale, expected / scale, atol=4 * 2**0.5 / COUNT**0.5)
+
+
+@flax.struct.dataclass
+class Guessing(Operator):
+    """The identity, with a first guess."""
+
+    def __call__(self, x):
+        return x
+
+    def first_guess(self, y, key):
+        return jnp.full_like(y, 0.4)
+
+
+def test_a_guess_is_diffused_to_the_start():
+    """u at t_start is N(a guess, S), as the forward diffusion of the guess would be."""
+    prior, time = prior_from_denoiser(Gaussian(jnp.zeros(SHAPE), 0.25), CLD()), 0.25
+    chain = guided_sampler(jnp.ones(SHAPE), Guessing(), prior, noise_std=0.1, num_steps=3, start="guess", t_start=time)
+    states = jax.jit(jax.vmap(lambda key: chain.init(key, SHAPE)))(jax.random.split(jax.random.key(0), COUNT))
+    u = np.stack([np.ravel(states.x), np.ravel(states.v)]).astype(np.float64)
+    expected = prior.cld.covariance(time)
+    deviations = np.sqrt(np.diag(expected))
+    assert (np.abs(u.mean(1) - 0.4 * prior.cld.data_direction(time)) < 4 * deviations / COUNT**0.5).all()
+    scale = np.outer(deviations, deviations)
+    np.testing.assert_allclose(np.cov(u) / scale, expected / scale, atol=4 * 2**0.5 / COUNT**0.5)
 
 
 @pytest.mark.parametrize("friction", [None, 0.4, 2.5])

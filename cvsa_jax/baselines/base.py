@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cvsa_jax.numerics import norm, ratio
+from cvsa_jax.operators.algebra import root_mean_square
 from cvsa_jax.operators.base import Operator
 from cvsa_jax.samplers.base import to_device
 from cvsa_jax.types import Denoiser, Info, State
@@ -92,11 +94,11 @@ def norm_guided(
     return ddpm(x, estimate, z, now) - step_size * gradient, predicted
 
 
-def residual(measurement: jax.Array, predicted: jax.Array | float) -> Info:
+def residual(operator: Operator, measurement: jax.Array, predicted: jax.Array | float) -> Info:
     """What a step reports."""
-    return Info(jnp.sqrt(jnp.mean((measurement - predicted) ** 2)))
+    return Info(root_mean_square(operator, measurement - predicted))
 
 
 def unit(r: jax.Array) -> jax.Array:
     """r / |r|, the gradient of |r|; zero at zero."""
-    return r / jnp.maximum(jnp.sqrt(jnp.vdot(r, r)), jnp.finfo(r.dtype).tiny)
+    return ratio(r, norm(r))

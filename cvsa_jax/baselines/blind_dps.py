@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from cvsa_jax.baselines.base import ddpm, denoised, residual, schedule
+from cvsa_jax.numerics import norm
 from cvsa_jax.operators.kernels import weights_to_image
 from cvsa_jax.samplers.base import Loop
 from cvsa_jax.types import Denoiser, State
@@ -45,7 +46,7 @@ def blind_dps(
         def loss(x, k):
             estimates = denoised(denoise, x, now), denoised(denoise_kernel, k, now)
             r = measurement - operator(estimates[0], whole_kernel(estimates[1]))
-            return jnp.sqrt(jnp.maximum(jnp.vdot(r, r), jnp.finfo(r.dtype).tiny)), (estimates, r)
+            return norm(r), (estimates, r)
 
         gradients, (estimates, r) = jax.grad(loss, (0, 1), has_aux=True)(state.x, state.k)
         key, x_key, k_key = jax.random.split(state.key, 3)
@@ -56,7 +57,7 @@ def blind_dps(
             for a, estimate, z, gradient in zip((state.x, state.k), estimates, draws, gradients, strict=True)
         )
         k = jnp.where(index == num_steps - 1, weights_to_image(weights(k)), k)
-        return state._replace(x=x, k=k, key=key), residual(r, 0.0)
+        return state._replace(x=x, k=k, key=key), residual(operator, r, 0.0)
 
     return Loop(init, step)
 

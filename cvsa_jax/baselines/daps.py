@@ -70,7 +70,7 @@ def daps(
         key, z = draw(state)
         langevin_key, key = jax.random.split(key)
         x = langevin(flow(state.x, grids[number]), table[number], lengths[number], langevin_key)
-        return state._replace(x=x + after[number] * z, key=key), residual(measurement, operator(x))
+        return state._replace(x=x + after[number] * z, key=key), residual(operator, measurement, operator(x))
 
     def step(state: State, index):
         """A level's work is done at its last evaluation, so that num_steps counts evaluations."""

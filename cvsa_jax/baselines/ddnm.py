@@ -63,7 +63,7 @@ def ddnm(
             back = jnp.sqrt(now.kept / now.before)
             again = (index % repeats < repeats - 1) & (index < num_steps - 1)
             x = jnp.where(again, back * x + jnp.sqrt(1 - back**2) * e, x)
-        return state._replace(x=x, key=key), residual(measurement, operator(estimate))
+        return state._replace(x=x, key=key), residual(operator, measurement, operator(estimate))
 
     return Loop(start, step)
 

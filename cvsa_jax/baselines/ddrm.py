@@ -59,6 +59,6 @@ def ddrm(
         clear = (1 - eta_b) * guess + eta_b * measured
         clear += jnp.sqrt(jnp.maximum(then**2 - eta_b**2 * level**2, 0.0)) * e
         new = jnp.where(seen, jnp.where(then < level, vague, clear), unseen)
-        return state._replace(x=form.backward(new), key=key), residual(measurement, operator(estimate))
+        return state._replace(x=form.backward(new), key=key), residual(operator, measurement, operator(estimate))
 
     return Loop(init, step)

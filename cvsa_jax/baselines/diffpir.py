@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cvsa_jax.baselines.base import TRAINING_STEPS, denoised, draw, residual, schedule, start
-from cvsa_jax.operators.algebra import solve_gram
+from cvsa_jax.operators.algebra import linearised, solve_gram
 from cvsa_jax.operators.base import Operator
 from cvsa_jax.samplers.base import Loop
 from cvsa_jax.types import Denoiser, State
@@ -38,16 +38,14 @@ def diffpir(
         now = table.at(index)
         kept, before, noise = now
         estimate = denoised(denoise, state.x, now)
-        predicted, forward = jax.linearize(operator, estimate)
-        transpose = jax.linear_transpose(forward, estimate)
-        back = lambda w: transpose(w)[0]  # noqa: E731
+        predicted, forward, backward = linearised(operator, estimate)
         variance = noise**2 / trust
-        w = solve_gram(operator, forward, back, measurement - predicted, noise_std**2, variance)
-        near = estimate + variance * back(w)
+        w = solve_gram(operator, forward, backward, measurement - predicted, noise_std**2, variance)
+        near = estimate + variance * backward(w)
         key, z = draw(state)
         error = (state.x - jnp.sqrt(kept) * near) / jnp.sqrt(1 - kept)
         x = jnp.sqrt(before) * near + jnp.sqrt(1 - before) * (jnp.sqrt(1 - zeta) * error + jnp.sqrt(zeta) * z)
-        return state._replace(x=x, key=key), residual(measurement, predicted)
+        return state._replace(x=x, key=key), residual(operator, measurement, predicted)
 
     return Loop(start, step)
 

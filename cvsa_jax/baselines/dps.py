@@ -31,6 +31,6 @@ def dps(
         now = table.at(index)
         key, z = draw(state)
         x, predicted = norm_guided(denoise, measurement, operator, state.x, z, now, step_size)
-        return state._replace(x=x, key=key), residual(measurement, predicted)
+        return state._replace(x=x, key=key), residual(operator, measurement, predicted)
 
     return Loop(start, step)

@@ -45,7 +45,7 @@ def ilvr(
         e = lower(jax.random.normal(noise_key, x.shape, x.dtype))
         low = jnp.sqrt(now.before) * target + jnp.sqrt(1 - now.before) * e
         x = x + _enlarged(low - lower(x), factor, lower.height, lower.width, x.shape)
-        return state._replace(x=x, key=key), residual(measurement, operator(estimate))
+        return state._replace(x=x, key=key), residual(operator, measurement, operator(estimate))
 
     return Loop(start, step)
 

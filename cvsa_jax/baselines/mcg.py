@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from cvsa_jax.baselines.base import draw, norm_guided, residual, schedule, start
+from cvsa_jax.operators.algebra import linearised
 from cvsa_jax.operators.base import Operator
 from cvsa_jax.operators.dense import Matrix
 from cvsa_jax.operators.identity import Identity
@@ -53,7 +54,7 @@ def mcg(
         x, predicted = norm_guided(denoise, measurement, operator, state.x, z, now, step_size)
         e = operator(jax.random.normal(noise_key, x.shape, x.dtype))
         x = project(x, jnp.sqrt(now.before) * measurement + jnp.sqrt(1 - now.before) * e)
-        return state._replace(x=x, key=key), residual(measurement, predicted)
+        return state._replace(x=x, key=key), residual(operator, measurement, predicted)
 
     return Loop(start, step)
 
@@ -71,9 +72,7 @@ def projection(operator: Operator, image_shape: tuple[int, ...]):
     averages = all(isinstance(part, AVERAGES) for part in parts(inner))
 
     def towards(x, y):
-        predicted, forward = jax.linearize(operator, x)
-        transpose = jax.linear_transpose(forward, x)
-        back = lambda w: transpose(w)[0]  # noqa: E731
+        predicted, forward, back = linearised(operator, x)
         move = back(jax.tree.map(jnp.subtract, y, predicted))
         if averages:
             weight = back(forward(jnp.ones_like(x)))

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from cvsa_jax.baselines.base import denoised, draw, residual, schedule, start
-from cvsa_jax.operators.algebra import solve_gram
+from cvsa_jax.operators.algebra import linearised, solve_gram
 from cvsa_jax.operators.base import Operator
 from cvsa_jax.samplers.base import Loop
 from cvsa_jax.types import Denoiser, State
@@ -35,18 +35,17 @@ def pigdm(
         now = table.at(index)
         kept, before, noise = now
         estimate, pullback = jax.vjp(lambda x: denoised(denoise, x, now), state.x)
-        predicted, forward = jax.linearize(operator, estimate)
-        transpose = jax.linear_transpose(forward, estimate)
+        predicted, forward, backward = linearised(operator, estimate)
         variance = noise**2 * data_variance / (noise**2 + data_variance)
         w = solve_gram(
-            operator, forward, lambda w: transpose(w)[0], measurement - predicted, noise_std**2, variance
+            operator, forward, backward, measurement - predicted, noise_std**2, variance
         )  # fmt: skip
-        guide = variance * pullback(transpose(w)[0])[0]
+        guide = variance * pullback(backward(w))[0]
         key, z = draw(state)
         error = (state.x - jnp.sqrt(kept) * estimate) / jnp.sqrt(1 - kept)
         fresh = jnp.sqrt((1 - before) / (1 - kept) * (1 - kept / before))
         old = jnp.sqrt(jnp.maximum(1 - before - fresh**2, 0.0))
         x = jnp.sqrt(before) * estimate + old * error + fresh * z + jnp.sqrt(before * kept) * guide
-        return state._replace(x=x, key=key), residual(measurement, predicted)
+        return state._replace(x=x, key=key), residual(operator, measurement, predicted)
 
     return Loop(start, step)

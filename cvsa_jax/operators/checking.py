@@ -9,6 +9,7 @@ import numpy as np
 from jax.scipy.sparse.linalg import cg
 
 from cvsa_jax.noise import GaussianNoise
+from cvsa_jax.operators.algebra import linearised
 from cvsa_jax.operators.base import Operator, as_operator, simulate
 from cvsa_jax.operators.stacked import stack
 
@@ -74,7 +75,7 @@ def check_operator(
     """Test an operator's own methods against their definitions, at a random image in [-.9, .9].
 
     finite: H(x) and its noisy measurement are. precision: they are in the working precision.
-    derivative: guidance can have J, the forward derivative, and J' from it; `jax.custom_vjp` has none.
+    derivative: guidance can have J, the forward derivative, and J'; of a `jax.custom_vjp`, J from J'.
     adjoint: <J d, w> = <d, J' w>; of a linear H with H d in place of J d.
     gradient: J d is the central difference of H along d; in float32 coarse, in float64 sharp.
     linear: H(2 x - 3 d) = 2 H(x) - 3 H(d); decides `linear`, and never fails.
@@ -166,8 +167,8 @@ def _gram_checks(h: Operator, x: jax.Array, key: jax.Array) -> list[Check]:
 def _derivative(h: Callable, x: jax.Array, d: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array, str]:
     """(J d, J' w, what is wrong) as guidance has them, or as far as they can be had otherwise."""
     try:
-        forward = jax.linearize(h, x)[1]
-        return forward(d), jax.linear_transpose(forward, x)(w)[0], ""
+        _, forward, backward = linearised(h, x)
+        return forward(d), backward(w), ""
     except (TypeError, ValueError, NotImplementedError) as error:
         why = _line(error)
     nothing = jnp.full_like(w, jnp.nan), jnp.full_like(x, jnp.nan), why

@@ -37,7 +37,7 @@ class SubsampledFourier(Operator):
         return self.seen * centred_transform(x)
 
     def restrict(self, y: jax.Array) -> jax.Array:
-        return self.seen * y
+        return jnp.where(self.seen != 0, y, 0.0)
 
     def solve_gram(self, r: jax.Array, noise_variance, prior_variance) -> jax.Array:
         """H' y = Re(F* M y), so that H H' mixes y(k) with the conjugate of y(-k).

@@ -77,7 +77,7 @@ def radon(angles: np.ndarray) -> Radon:
     turn = np.radians(np.asarray(angles, np.float64))
     if turn.ndim != 1 or not len(turn):
         raise ValueError(f"angles must be a list of at least one number, got the shape {turn.shape}")
-    return Radon(jnp.asarray(np.stack([np.cos(turn), np.sin(turn)], -1), jnp.float32))
+    return Radon(jnp.asarray(np.stack([np.cos(turn), np.sin(turn)], -1), jnp.result_type(float)))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,177 @@
+"""Faults put into the code one at a time, each with the tests that must notice it.
+
+    .venv/bin/python tests/mutations.py                  # all of them, about ten minutes of one core
+    .venv/bin/python tests/mutations.py decoupled mask   # those whose name has one of the words
+
+Not a part of the suite. The code is changed in a copy. A fault that no test of its list notices is printed as ALIVE,
+and the exit status is 1. The text to be replaced must be there exactly once, so that the list follows the code.
+"""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from typing import NamedTuple
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+class Mutation(NamedTuple):
+    """A fault: in `file` of the package `old` becomes `new`; `tests` are pytest's arguments."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+MUTATIONS = (
+    # The diffusion and its priors.
+    Mutation("diffusion: no initial velocity", "diffusion.py", "return initial + self.process", "return self.process",
+             "tests/test_diffusion.py"),
+    Mutation("diffusion: friction halved in the process noise", "diffusion.py", "(t * 2 * self.damping * self.beta)",
+             "(t * self.damping * self.beta)", "tests/test_diffusion.py"),
+    Mutation("prior: sign of the position in the score", "priors.py", "c.data * mean - c.precision_xv * x",
+             "c.data * mean + c.precision_xv * x", "tests/test_priors.py"),
+    Mutation("prior: error_spectrum not scaled to the calibration", "priors.py",
+             "error * (self.error_variance(noise) / jnp.mean(error))", "error", "tests/test_guidance.py"),
+    Mutation("spectrum: the mean is like its neighbours", "spectral.py",
+             "grid[0, 0] = np.array(spectrum.mean_power) * height * width", "pass",
+             "tests/test_spectral.py tests/test_denoising.py tests/test_compilation.py"),
+    Mutation("adapters: the sign of v", "adapters.py", "a * x_in - sigma * a * output",
+             "a * x_in + sigma * a * output", "tests/test_adapters.py"),
+    Mutation("mixture: no weights", "closed_form.py", "jnp.log(self.weights) + logits", "logits",
+             "tests/test_priors.py"),
+    Mutation("convolution: the kernel not turned", "models/convolution.py", "jnp.flip(kernel, (0, 1)).swapaxes(2, 3)",
+             "kernel.swapaxes(2, 3)", "tests/test_networks.py"),
+    # Noise.
+    Mutation("noise: Poisson variance halved", "noise.py", "return 4 * mean / self.rate**2",
+             "return 2 * mean / self.rate**2", "tests/test_noise.py"),
+    Mutation("noise: the sensor's part left out", "noise.py", "/ self.rate + self.std**2", "/ self.rate",
+             "tests/test_noise.py"),
+    Mutation("numerics: a ratio's derivative by its divisor", "numerics.py", "_divided(da - q * db, b, b)",
+             "_divided(da, b, b)", "tests/test_gradients.py"),
+    # Guidance.
+    Mutation("guidance: SPREAD = 0", "guidance/__init__.py", "SPREAD = 2.0", "SPREAD = 0.0", "tests/test_guidance.py"),
+    Mutation("guidance: a term of u_t in the determinant of few numbers", "guidance/base.py",
+             "jnp.linalg.slogdet(gram_matrix(problem, spread))[1]",
+             "jnp.linalg.slogdet(gram_matrix(problem, spread))[1] + jnp.sum(problem.estimate)",
+             "tests/test_guidance.py"),
+    Mutation("guidance: a term of u_t in the determinant of many", "guidance/base.py",
+             "return 0.0 if problem.fixed_noise", "return jnp.sum(problem.estimate) if problem.fixed_noise",
+             "tests/test_guidance.py"),
+    Mutation("guidance: a nonlinear H counts as linear", "guidance/base.py", "and problem.linear() else",
+             "else", "tests/test_particles.py -k refuse"),
+    Mutation("guidance: the line search forgets the noise of each entry", "guidance/covariance_forms.py",
+             "moved if problem.precision is None else problem.precision * moved", "moved", "tests/test_noise.py"),
+    Mutation("guidance: no line search", "guidance/covariance_forms.py", "jnp.clip(length, 0.0, 1.0) * p", "p",
+             "tests/test_guidance.py -k line"),
+    Mutation("guidance: plug_in not kept stable", "guidance/plug_in_forms.py",
+             "1 / jnp.maximum(problem.stiffness * load, 1.0)",
+             "1.0", "tests/test_restore.py -k stable"),
+    Mutation("guidance: data_weight ignored", "guidance/__init__.py", "model.variance(predicted) / data_weight",
+             "model.variance(predicted)", "tests/test_restore.py -k weight"),
+    # Operators.
+    Mutation("mask: applied twice, not squared", "operators/masks.py", "prior_variance * self.seen**2",
+             "prior_variance * self.seen", "tests/test_masks_and_chains.py"),
+    Mutation("mask: NaN times zero", "operators/masks.py", "jnp.where(self.seen != 0, y, 0.0)", "self.seen * y",
+             "tests/test_masks_and_chains.py"),
+    Mutation("residual: the mean over all entries", "operators/algebra.py", 'if operator.offers("restrict"):',
+             "if False:", "tests/test_masks_and_chains.py"),
+    Mutation("chain: `expected` lost", "operators/chain.py",
+             "self.last.expected(self.first.expected(x, std), std)", "self(x)", "tests/test_masks_and_chains.py"),
+    Mutation("view: the mean of colours in the closed form", "operators/view.py", "prior_variance / self.averaged",
+             "prior_variance", "tests/test_masks_and_chains.py"),
+    Mutation("blur: the kernel one pixel off", "operators/kernel_blur.py", "np.mod(np.arange(h) - h // 2, shape[0])",
+             "np.mod(np.arange(h) - h // 2 + 1, shape[0])", "tests/test_operators.py -k convol"),
+    Mutation("clip: the edges' part of the mean", "operators/tones.py", "z * (upto - below) + s * edges",
+             "z * (upto - below)", "tests/test_guidance.py -k expected"),
+    Mutation("mri: the pairs of k and -k left out", "operators/fourier.py", "both = seen * opposite(seen)",
+             "both = 0 * seen", "tests/test_scanners.py"),
+    # Samplers.
+    Mutation("decoupled: half the noise", "samplers/annealing.py", "cholesky(cld.covariance(times[1:]))",
+             "0.5 * cholesky(cld.covariance(times[1:]))", "tests/test_samplers.py -k decoupled"),
+    Mutation("decoupled: no noise", "samplers/annealing.py", "cholesky(cld.covariance(times[1:]))",
+             "0.0 * cholesky(cld.covariance(times[1:]))", "tests/test_samplers.py -k decoupled"),
+    Mutation("start: the guess not diffused", "restoration.py", "._replace(x=x, v=v)",
+             "._replace(x=_fit(guess, image_shape), v=0 * v)", "tests/test_samplers.py -k guess"),
+    Mutation("particles: a weight without |s c|^2 / 2", "samplers/monte_carlo.py",
+             " - jnp.sum(s**2) / 2 * inner(correction, correction)", "", "tests/test_particles.py"),
+    Mutation("particles: fit of the parent kept", "samplers/monte_carlo.py", "log_weights + ratio - fit",
+             "log_weights + ratio", "tests/test_particles.py"),
+    Mutation("corrections: noise not cut", "samplers/corrections.py", "(1 - KEPT**2) ** 0.5 * factor",
+             "(2 - 2 * KEPT) ** 0.5 * factor", "tests/test_particles.py -k corrections"),
+    Mutation("multistep: of first order", "samplers/flow_steps.py", "change = found.mean - state.last_mean",
+             "change = 0 * found.mean", "tests/test_samplers.py -k order"),
+    # The search for a kernel.
+    Mutation("evidence: zero", "evidence.py", "return cast(jax.Array, total) / len(JUDGED_NOISES)",
+             "return 0 * cast(jax.Array, total)", "tests/test_blind.py -k evidence"),
+    Mutation("evidence: its sign", "evidence.py", "return cast(jax.Array, total) / len(JUDGED_NOISES)",
+             "return -cast(jax.Array, total)", "tests/test_blind.py -k evidence"),
+    Mutation("evidence: the image's own part left out", "evidence.py", "total, before = total + energy, (s, error)",
+             "before = (s, error)", "tests/test_blind.py -k evidence"),
+    # Baselines, measures, batches.
+    Mutation("daps: tau's gradient halved", "baselines/daps.py", "+ 2 * back(measurement - predicted)[0] / tau**2",
+             "+ back(measurement - predicted)[0] / tau**2", "tests/test_baselines.py -k daps"),
+    Mutation("pigdm: the guide not scaled", "baselines/pigdm.py", "jnp.sqrt(before * kept) * guide", "guide",
+             "tests/test_baselines.py -k pigdm"),
+    Mutation("ddnm: the noise of y as if new", "baselines/ddnm.py",
+             "jnp.sqrt(jnp.maximum(c**2 - (a * level) ** 2, 0.0))",
+             "c", "tests/test_baselines.py -k ddnm"),
+    Mutation("metrics: the range of images", "metrics.py", "jnp.float32) / 255", "jnp.float32) / 127.5",
+             "tests/test_metrics.py"),
+    Mutation("batch: copies that fill the devices are not cut off", "batch.py",
+             "rows, own = filled(len(views), mesh), slice(len(views))",
+             "rows, own = filled(len(views), mesh), slice(None)",
+             "tests/test_compilation.py"),
+    Mutation("posterior: a narrower interval", "posterior.py", "* (1 + 1 / count) ** 0.5 *", "*",
+             "tests/test_posterior_helpers.py"),
+)  # fmt: skip
+
+
+def survivors(chosen: list[Mutation], folder: pathlib.Path) -> list[str]:
+    """The names of the mutations that no test of theirs notices; `folder` holds a copy of the repository."""
+    alive = []
+    for mutation in chosen:
+        path = folder / "cvsa_jax" / mutation.file
+        source, clock = path.read_text(), time.perf_counter()
+        if source.count(mutation.old) != 1:
+            raise SystemExit(
+                f"{mutation.name}: {mutation.file} holds {mutation.old!r} {source.count(mutation.old)} times"
+            )
+        path.write_text(source.replace(mutation.old, mutation.new))
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *mutation.tests.split()]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        path.write_text(source)
+        if done.returncode not in (0, 1):  # no tests, or none that runs
+            raise SystemExit(f"{mutation.name}: pytest ended with {done.returncode}\n{done.stdout[-2000:]}")
+        dead = done.returncode == 1
+        print(f"{'dead ' if dead else 'ALIVE'} {time.perf_counter() - clock:5.0f} s  {mutation.name}", flush=True)
+        alive += [] if dead else [mutation.name]
+    return alive
+
+
+def main(words: list[str]) -> int:
+    """0 if every mutation with one of the words in its name dies."""
+    chosen = [m for m in MUTATIONS if not words or any(word in m.name for word in words)]
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name) / "copy"
+        files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
+            "\n"
+        )
+        for file in filter(None, files):
+            if (ROOT / file).is_file():
+                (folder / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / file, folder / file)
+        os.environ["PYTHONPATH"] = str(folder)
+        alive = survivors(chosen, folder)
+    print(f"{len(chosen) - len(alive)} of {len(chosen)} die")
+    return 1 if alive else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
