@@ -38,7 +38,8 @@ MUTATIONS = (
     Mutation("prior: sign of the position in the score", "priors.py", "c.data * mean - c.precision_xv * x",
              "c.data * mean + c.precision_xv * x", "tests/test_priors.py"),
     Mutation("prior: error_spectrum not scaled to the calibration", "priors.py",
-             "error * (self.error_variance(noise) / jnp.mean(error))", "error", "tests/test_guidance.py"),
+             "error * (self.error_variance(noise) / jnp.mean(error))", "error",
+             "tests/test_guidance.py -k level"),
     Mutation("spectrum: the mean is like its neighbours", "spectral.py",
              "grid[0, 0] = np.array(spectrum.mean_power) * height * width", "pass",
              "tests/test_spectral.py tests/test_denoising.py tests/test_compilation.py"),
@@ -56,14 +57,15 @@ MUTATIONS = (
     Mutation("numerics: a ratio's derivative by its divisor", "numerics.py", "_divided(da - q * db, b, b)",
              "_divided(da, b, b)", "tests/test_gradients.py"),
     # Guidance.
-    Mutation("guidance: SPREAD = 0", "guidance/__init__.py", "SPREAD = 2.0", "SPREAD = 0.0", "tests/test_guidance.py"),
+    Mutation("guidance: SPREAD = 0", "guidance/__init__.py", "SPREAD = 2.0", "SPREAD = 0.0",
+             "tests/test_guidance.py -k asked"),
     Mutation("guidance: a term of u_t in the determinant of few numbers", "guidance/base.py",
              "jnp.linalg.slogdet(gram_matrix(problem, spread))[1]",
              "jnp.linalg.slogdet(gram_matrix(problem, spread))[1] + jnp.sum(problem.estimate)",
-             "tests/test_guidance.py"),
+             "tests/test_guidance.py -k log_fit"),
     Mutation("guidance: a term of u_t in the determinant of many", "guidance/base.py",
              "return 0.0 if problem.fixed_noise", "return jnp.sum(problem.estimate) if problem.fixed_noise",
-             "tests/test_guidance.py"),
+             "tests/test_guidance.py -k log_fit"),
     Mutation("guidance: a nonlinear H counts as linear", "guidance/base.py", "and problem.linear() else",
              "else", "tests/test_particles.py -k refuse"),
     Mutation("guidance: the line search forgets the noise of each entry", "guidance/covariance_forms.py",
@@ -72,7 +74,7 @@ MUTATIONS = (
              "tests/test_guidance.py -k line"),
     Mutation("guidance: plug_in not kept stable", "guidance/plug_in_forms.py",
              "1 / jnp.maximum(problem.stiffness * load, 1.0)",
-             "1.0", "tests/test_restore.py -k stable"),
+             "1.0", "tests/test_guidance.py -k stable"),
     Mutation("guidance: data_weight ignored", "guidance/__init__.py", "model.variance(predicted) / data_weight",
              "model.variance(predicted)", "tests/test_restore.py -k weight"),
     # Operators.
@@ -133,6 +135,12 @@ MUTATIONS = (
 )  # fmt: skip
 
 
+def run(folder: pathlib.Path, *tests: str) -> subprocess.CompletedProcess:
+    """pytest in the copy, up to the first failure."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
 def survivors(chosen: list[Mutation], folder: pathlib.Path) -> list[str]:
     """The names of the mutations that no test of theirs notices; `folder` holds a copy of the repository."""
     alive = []
@@ -144,14 +152,20 @@ def survivors(chosen: list[Mutation], folder: pathlib.Path) -> list[str]:
                 f"{mutation.name}: {mutation.file} holds {mutation.old!r} {source.count(mutation.old)} times"
             )
         path.write_text(source.replace(mutation.old, mutation.new))
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *mutation.tests.split()]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        done = run(folder, *mutation.tests.split())
         path.write_text(source)
         if done.returncode not in (0, 1):  # no tests, or none that runs
             raise SystemExit(f"{mutation.name}: pytest ended with {done.returncode}\n{done.stdout[-2000:]}")
-        dead = done.returncode == 1
-        print(f"{'dead ' if dead else 'ALIVE'} {time.perf_counter() - clock:5.0f} s  {mutation.name}", flush=True)
-        alive += [] if dead else [mutation.name]
+        failed = [
+            line.removeprefix("FAILED ").split(" - ")[0]
+            for line in done.stdout.splitlines()
+            if line.startswith("FAILED ")
+        ]
+        if failed and run(folder, failed[0]).returncode:
+            raise SystemExit(f"{mutation.name}: {failed[0]} fails without the fault too")
+        state = "dead " if failed else "ALIVE"
+        print(f"{state} {time.perf_counter() - clock:4.0f} s  {mutation.name}  {' '.join(failed)}", flush=True)
+        alive += [] if failed else [mutation.name]
     return alive
 
 

@@ -238,6 +238,26 @@ def test_diagonal_covariance_knows_where_the_prior_is_sure(float64):
     assert off["covariance"] > 0.01
 
 
+@pytest.mark.parametrize("index", range(len(TIMES)))
+def test_plug_in_keeps_an_explicit_step_stable(float64, index):
+    """A step turns r into r - k H C p, k = 2 G b h d_t^2, which never grows; as printed it does."""
+    shape, h, noise_std = (12, 12, 1), 0.02, 0.05
+    prior, grid = spectral_prior(shape)
+    blur, generator = convolution(np.ones((3, 3))), np.random.default_rng(0)
+    x, v, y = (jnp.asarray(generator.normal(size=shape)) for _ in range(3))
+    c = coefficients(prior.cld, TIMES[index])
+    left = grid * c.noise**2 / (grid + c.noise**2)
+    stiffness = 2 * prior.cld.damping * prior.cld.beta * h * c.data**2
+    r = y - blur(prior.posterior_mean(x, v, TIMES[index]))
+    growth = {}
+    for form in ("plug_in", "printed_plug_in"):
+        p = guidance.conditional_mean(y, blur, prior, noise_std, form, TIMES, h)(x, v, index).correction
+        after = r - stiffness * blur(spectral.backward(left * spectral.forward(p)))
+        growth[form] = float(jnp.linalg.norm(after) / jnp.linalg.norm(r))
+    assert growth["plug_in"] <= 1
+    assert growth["printed_plug_in"] > 2
+
+
 def test_normalized_plug_in_steps_by_the_norms_gradient(float64):
     """2 G b h d_t p, what an explicit step adds to v, is -M grad_v |y - H(x_0hat)|, whatever sigma is."""
     prior, (x, v), h = mixture_prior(), state(), 1e-3
