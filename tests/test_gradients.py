@@ -10,7 +10,7 @@ import pytest
 from cvsa_jax import CLD, GUIDANCES, GaussianMixture, prior_from_denoiser, restore, spectral
 from cvsa_jax.guidance import base
 from cvsa_jax.numerics import positive_part, ratio, root
-from cvsa_jax.operators import Matrix, convolution
+from cvsa_jax.operators import Matrix, convolution, make_operator
 from cvsa_jax.operators.algebra import linearised
 from cvsa_jax.spectral import SpectralGaussian, Spectrum
 
@@ -135,6 +135,14 @@ def test_an_operator_with_its_own_gradient_is_linearised(float64):
     np.testing.assert_allclose(found[0], expected[0])
     np.testing.assert_allclose(found[1](p), expected[1](p))
     np.testing.assert_allclose(found[2](w), expected[2](w))
+
+
+def test_a_projection_of_black_can_be_differentiated():
+    """A transform of zero has no phase; magnitudes are put there as if it had the phase zero or none."""
+    operator = make_operator("phase_retrieval", np.random.default_rng(0), 8, 8)
+    y = operator(jnp.ones((8, 8, 1)))
+    gradient = jax.jit(jax.grad(lambda x: jnp.sum(operator.project(x, y) ** 2)))(jnp.zeros((8, 8, 1)))
+    assert np.isfinite(gradient).all()
 
 
 def test_guarded_operations_keep_their_derivatives():

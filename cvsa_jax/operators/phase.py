@@ -89,7 +89,8 @@ def _magnitude(measurement: jax.Array) -> jax.Array:
 def _with_magnitude(padded: jax.Array, magnitude: jax.Array) -> jax.Array:
     """The real part of F^-1(magnitude z/|z|), z = F padded."""
     z = _transform(padded)
-    length = jnp.maximum(jnp.sqrt(z.real**2 + z.imag**2), jnp.finfo(padded.dtype).tiny)
+    square = z.real**2 + z.imag**2
+    length = jnp.sqrt(jnp.where(square > 0, square, 1.0))  # of z = 0 any, so that the gradient is finite
     return jnp.fft.ifft2(magnitude * z / length, axes=(0, 1), norm="ortho").real
 
 
