@@ -81,24 +81,20 @@ CONSTANTS = (
     Constant("daps", "decay", (), None, PUBLISHED),
     Constant("daps", "tau", (), None, PUBLISHED),
     Constant("blind_dps", NUM_STEPS, (), None, PAPER),
-    Constant(
-        "blind_dps",
-        "step_size",
-        (),
-        None,
-        "at T = 100 chosen of 5, 10 (`blind_motion_deblur`)",
-        scaled=True,
-    ),
+    Constant("blind_dps", "step_size", (), None, "at T = 100 chosen of 5, 10 (`blind_motion_deblur`)", scaled=True),
 )
+
+
+def _entries(method: str, task: str) -> list[Constant]:
+    """Those of a method that fit a task, the last of a name being the one that counts."""
+    return [entry for entry in CONSTANTS if entry.method == method and (not entry.tasks or task in entry.tasks)]
 
 
 def constants_of(method: str, task: str, num_steps: int) -> dict[str, tuple[float, str]]:
     """(value, source) of every constant of a method, but its steps, in a job of one task with chains of num_steps."""
     found: dict[str, tuple[float, str]] = {name: (value, "its own") for name, value in constants(method).items()}
-    for entry in CONSTANTS:
-        if entry.method != method or entry.name == NUM_STEPS or num_steps < entry.at_least:
-            continue
-        if not entry.tasks or task in entry.tasks:
+    for entry in _entries(method, task):
+        if entry.name != NUM_STEPS and num_steps >= entry.at_least:
             scale = TRAINING_STEPS / num_steps if entry.scaled else 1
             found[entry.name] = entry.number * scale, entry.source
     return found
@@ -106,11 +102,8 @@ def constants_of(method: str, task: str, num_steps: int) -> dict[str, tuple[floa
 
 def steps_of(method: str, task: str) -> int:
     """Evaluations of a chain of a method's own; a baseline that the table does not know has those of its registry."""
-    steps = (BASELINES | BLIND_BASELINES)[method].num_steps
-    for entry in CONSTANTS:
-        if entry.method == method and entry.name == NUM_STEPS and (not entry.tasks or task in entry.tasks):
-            steps = int(entry.number)
-    return steps
+    own = (BASELINES | BLIND_BASELINES)[method].num_steps
+    return int([own, *(entry.number for entry in _entries(method, task) if entry.name == NUM_STEPS)][-1])
 
 
 def documented() -> list[dict[str, Any]]:
