@@ -6,8 +6,8 @@ runs every method on every task of the paper's table 1 (linear tasks), 2 (nonlin
 prior, images, operators, measurements and seed. A comparison that was stopped goes on with the same command.
 It writes jobs/ (each a folder of cvsa restore), per_image.csv, table.md, table.tex, figures/, report.html,
 constants.csv, which says where each constant of a baseline comes from, and comparison.json, which has every setting
-and every job's command. With --evaluations every method runs twice, as one chain and as the mean of two of half the
-length; the tables show the better one and say which.
+and every job's command. With --evaluations every method runs as one chain, and as the mean of two of half the length
+and of four of a quarter; the tables show the best and say which.
 
     cvsa restore --task=sr4 --input=FOLDER --output=results/sr4 --aim=posterior
     cvsa evaluate --results=results/sr4
@@ -27,7 +27,7 @@ from typing import Any
 from cvsa_jax.commands.flags import Groups
 from cvsa_jax.evaluation import comparison, datasets, uncertainty
 from cvsa_jax.evaluation.judge import Judge
-from cvsa_jax.evaluation.rows import ROWS, may
+from cvsa_jax.evaluation.rows import CHAINS, ROWS, may
 from cvsa_jax.jobs import inputs, records
 from cvsa_jax.jobs.methods import PHASE_STARTS
 from cvsa_jax.jobs.settings import JobSettings, belongs, known, owners
@@ -152,8 +152,9 @@ def caption(plan: comparison.Plan, own: EvaluateSettings, count: int, name: str)
     work = "each method's own steps"
     if plan.evaluations:
         starts = [preset_of(task).combine == RESIDUAL for task in plan.tasks]
-        several = ["the mean of two"] * (not all(starts)) + [f"{PHASE_STARTS} starts"] * any(starts)
-        work = f"{plan.evaluations} network evaluations an image, the better of one chain and {' or '.join(several)}"
+        means = f"the mean{'s' if len(CHAINS) > 2 else ''} of {' and '.join(map(str, CHAINS[1:]))}"
+        several = [means] * (not all(starts)) + [f"{PHASE_STARTS} starts"] * any(starts)
+        work = f"{plan.evaluations} network evaluations an image, the best of one chain and {' or '.join(several)}"
     size, job = f"{own.image_size}x{own.image_size}", comparison.noise_text(plan)
     return (
         f"{count} images of {name} at {size}, {job}, {work}; mean ± half of the 95 % interval over the images; "

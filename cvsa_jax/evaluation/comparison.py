@@ -41,7 +41,7 @@ class Plan(NamedTuple):
 
 
 def shares(plan: Plan, task: str, row: str) -> list[dict[str, int]]:
-    """The numbers of steps and chains of which the better is a cell's: one, the method's own, unless all are equal."""
+    """The numbers of steps and chains of which the best is a cell's: one, the method's own, unless all are equal."""
     return equal_evaluations(task, row, plan.evaluations) if plan.evaluations else [{}]
 
 
@@ -79,7 +79,7 @@ def check(plan: Plan) -> None:
 
 
 def run(plan: Plan) -> tuple[dict[tuple[str, str], FinishedJob], dict[tuple[str, str], str]]:
-    """Run what is not finished yet: (each cell's better job; reasons of what cannot be done), by task and row."""
+    """Run what is not finished yet: (each cell's best job; reasons of what cannot be done), by task and row."""
     done, refused = {}, {}
     for task in plan.tasks:
         for row in plan.rows:
@@ -96,11 +96,11 @@ def run(plan: Plan) -> tuple[dict[tuple[str, str], FinishedJob], dict[tuple[str,
                 continue
             except ValueError as error:
                 raise InputError(f"{task}, {ROWS[row][0]}: {error}") from error
-            done[task, row] = better(jobs, judged_by(row))
+            done[task, row] = best(jobs, judged_by(row))
     return done, refused
 
 
-def better(jobs: list[FinishedJob], measure: str) -> FinishedJob:
+def best(jobs: list[FinishedJob], measure: str) -> FinishedJob:
     """The job in which fewest images failed, of those the one with the best mean of a measure, of those the first."""
     if len(jobs) == 1:
         return jobs[0]

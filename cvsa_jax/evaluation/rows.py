@@ -12,6 +12,7 @@ from cvsa_jax.restoration import evaluations_of
 from cvsa_jax.types import UnsuitableError
 
 PAPER, SAMPLE, TEXTURE = "paper", "cvsa_sample", "diffpir_texture"
+CHAINS = (1, 2, 4)  # numbers of chains of which a method has the best, where all have equal evaluations
 _OWN: dict[str, tuple[str, dict[str, Any]]] = {
     CVSA: ("CVSA", {}),
     SAMPLE: ("CVSA, one posterior sample", {"aim": POSTERIOR, "num_samples": 1}),
@@ -58,16 +59,16 @@ def judged_by(row: str) -> str:
 def equal_evaluations(task: str, row: str, evaluations: int) -> list[dict[str, int]]:
     """The settings with which a method takes at most about so many evaluations an image, for each number of chains.
 
-    A chain of all of them, and two of half of them, whose mean has less error; where the answer is the start of least
-    residual, PHASE_STARTS in place of two. A posterior sample is one chain. A search for a kernel has a fixed number.
+    CHAINS of them, whose mean has less error than a chain; where the answer is the start of least residual, one and
+    PHASE_STARTS. A posterior sample is one chain. A search for a kernel has a fixed number.
     """
-    entry, each, counts = find_task(task), 1, [1, PHASE_STARTS if preset_of(task).combine == RESIDUAL else 2]
+    entry, each, counts = find_task(task), 1, [1, PHASE_STARTS] if preset_of(task).combine == RESIDUAL else CHAINS
     if row == CLASSICAL or (row == CVSA and entry.blind) or (row == SAMPLE and entry.posterior is None):
         return [{}]
     if row == CVSA:
         each = evaluations_of(preset_of(task).sampler)
     if row == SAMPLE:
-        each, counts = evaluations_of(preset_of(task, POSTERIOR).sampler), [1]
+        each, counts = evaluations_of(preset_of(task, POSTERIOR).sampler), CHAINS[:1]
     most = evaluations if row in _OWN else TRAINING_STEPS
     found = [{"num_steps": min(evaluations // (each * n), most), "num_samples": n} for n in counts]
     usable = [settings for settings in found if settings["num_steps"] >= 2]
