@@ -1,11 +1,12 @@
 """Checkpoints: a training run's whole state, and a finished prior. The only module with orbax.
 
-A prior is a folder: `prior.json` (network, diffusion, calibration, how it was trained),
+A prior is a folder: `prior.json` (network, diffusion, calibration, the images' spectrum, how it was trained),
 `params/` (orbax) and, when shipped, a model card.
 """
 
 import dataclasses
 import json
+import os
 import pathlib
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from cvsa_jax import photographs
 from cvsa_jax.diffusion import CLD
 from cvsa_jax.networks import NetworkSpec, as_dtype, build_prior
 from cvsa_jax.priors import Calibration, Prior
@@ -28,11 +30,15 @@ class CheckpointError(InputError):
 
 
 class LoadedPrior(NamedTuple):
-    """A prior with its description and the facts of its training."""
+    """A prior with its description and the facts of its training.
+
+    calibrated: whether its denoising error and its images' spectrum were measured, and are not those of photographs.
+    """
 
     prior: Prior
     spec: NetworkSpec
     training: dict[str, Any]
+    calibrated: bool = True
 
 
 def spec_to_json(spec: NetworkSpec) -> dict[str, Any]:
@@ -43,27 +49,73 @@ def spec_to_json(spec: NetworkSpec) -> dict[str, Any]:
 def spec_from_json(record: dict[str, Any]) -> NetworkSpec:
     """The inverse of spec_to_json; lists become tuples again."""
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in record["options"].items()}
-    spectrum = record["spectrum"]
-    if spectrum is not None:
-        spectrum = Spectrum(tuple(map(tuple, spectrum["variance"])), tuple(spectrum["mean_power"]))
-    return NetworkSpec(**{**record, "options": options, "spectrum": spectrum, "cld": CLD(**record["cld"])})
+    known = {**record, "options": options, "spectrum": spectrum_from_json(record["spectrum"])}
+    return NetworkSpec(**{**known, "cld": CLD(**record["cld"])})
 
 
-def save_prior(folder, spec: NetworkSpec, params, calibration: Calibration, training: dict) -> None:
-    """Write a prior, replacing one that is there."""
+def spectrum_from_json(record: dict[str, Any] | None) -> Spectrum | None:
+    """A Spectrum from its fields as plain JSON values; None of None."""
+    return None if record is None else Spectrum(tuple(map(tuple, record["variance"])), tuple(record["mean_power"]))
+
+
+def save_prior(
+    folder, spec: NetworkSpec, params, calibration: Calibration | None, training: dict,
+    spectrum: Spectrum | None = None,
+) -> None:  # fmt: skip
+    """Write a prior, replacing one that is there.
+
+    Args:
+      folder: where.
+      spec, params: the network.
+      calibration: its measured denoising error, or None.
+      training: facts about it, JSON values.
+      spectrum: of the images, for guidance, where it is not that of the network's preconditioning.
+    """
     folder = pathlib.Path(folder).absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    record = {
-        "network": spec_to_json(spec),
-        "calibration": {
-            "noise": [float(f"{s:.6g}") for s in np.asarray(calibration.noise)],
-            "error": [float(f"{e:.6g}") for e in np.asarray(calibration.error)],
-        },
-        "training": training,
-    }
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(folder / "params", params, force=True)
-    (folder / "prior.json").write_text(json.dumps(record, indent=1) + "\n")
+    record = {"network": spec_to_json(spec), **statistics_to_json(calibration, spectrum), "training": training}
+    _write(folder / "prior.json", record)
+
+
+def statistics_to_json(calibration: Calibration | None, spectrum: Spectrum | None) -> dict[str, Any]:
+    """What was measured of a prior, as plain JSON values."""
+    curve = calibration and {
+        "noise": [float(f"{s:.6g}") for s in np.asarray(calibration.noise)],
+        "error": [float(f"{e:.6g}") for e in np.asarray(calibration.error)],
+    }
+    return {"calibration": curve, "spectrum": spectrum and dataclasses.asdict(spectrum)}
+
+
+def save_statistics(folder, calibration: Calibration, spectrum: Spectrum | None, facts: dict) -> None:
+    """Store what was measured of a prior beside it, and facts about the measuring.
+
+    Raises:
+      CheckpointError: if there is no prior.
+    """
+    path = find_prior(folder) / "prior.json"
+    record = _read(path)
+    _write(path, {**record, **statistics_to_json(calibration, spectrum), "calibrated_on": facts})
+
+
+def _write(path: pathlib.Path, record: dict) -> None:
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(json.dumps(record, indent=1) + "\n")
+    os.replace(part, path)  # whole or not at all
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise CheckpointError(f"no prior in {path.parent}: {path} is missing") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot load the prior in {path.parent}: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _shapes(tree) -> dict[str, tuple]:
@@ -104,36 +156,50 @@ def find_prior(name) -> pathlib.Path:
     return folder.absolute()
 
 
-def load_prior(folder=DEFAULT, cld: CLD | None = None, dtype: Any = None, remat: bool = False) -> LoadedPrior:
+def load_prior(
+    folder=DEFAULT, cld: CLD | None = None, dtype: Any = None, remat: bool = False, class_label: int | None = None
+) -> LoadedPrior:
     """Read a prior. Its parameters are bound to no device, so that jit, shard_map and device_put may place them.
 
     Args:
       folder: as written by `save_prior`, or the name of a shipped prior: 'products64', 'kernels16'.
       cld: the diffusion to run; None is the stored one.
       dtype, remat: how the network computes, see `NetworkSpec.build`.
+      class_label: the class that a class-conditional network is asked for.
+
+    A prior of which nothing was measured (`cvsa calibrate` does) gets the denoising error and the spectrum of
+    photographs of its size, `photographs.statistics`.
 
     Raises:
-      ValueError: if `dtype` is none that the network can compute in.
+      ValueError: if `dtype` is none that the network can compute in, or it has no such class.
       CheckpointError: if it is missing, damaged, or does not match its network or `cld`.
     """
     folder, dtype = find_prior(folder), None if dtype is None else as_dtype(dtype)
     try:
-        record = json.loads((folder / "prior.json").read_text())
+        record = _read(folder / "prior.json")
         spec = spec_from_json(record["network"])
         expected = jax.eval_shape(spec.init, jax.random.key(0))
-        calibration = Calibration(
-            np.array(record["calibration"]["noise"], np.float32),
-            np.array(record["calibration"]["error"], np.float32),
-        )
-        prior = build_prior(spec, _restore_params(folder, expected), cld, calibration, dtype, remat)
-        return LoadedPrior(prior, spec, record.get("training", {}))
+        curve, spectrum = record["calibration"], spectrum_from_json(record.get("spectrum"))
+        calibration = curve and Calibration(*(np.array(curve[name], np.float32) for name in ("noise", "error")))
+        calibrated = calibration is not None
+        if not calibrated:
+            calibration, spectrum = photographs.statistics(spec.image_size, spec.image_channels)
+        arrays = _restore_params(folder, expected)
     except CheckpointError:
         raise
     except FileNotFoundError as error:
         raise CheckpointError(f"no prior in {folder}: {error.filename or error} is missing") from error
     except (OSError, KeyError, TypeError, ValueError) as error:
-        message = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"cannot load the prior in {folder}: {message}") from error
+        raise CheckpointError(f"cannot load the prior in {folder}: {_one_line(error)}") from error
+    prior = _build(folder, spec, arrays, cld, calibration, dtype, remat, spectrum, class_label)
+    return LoadedPrior(prior, spec, record.get("training", {}), calibrated)
+
+
+def _build(folder, spec, arrays, cld, calibration, dtype, remat, spectrum, class_label) -> Prior:
+    try:
+        return build_prior(spec, arrays, cld, calibration, dtype, remat, spectrum=spectrum, class_label=class_label)
+    except ValueError as error:
+        raise CheckpointError(f"cannot load the prior in {folder}: {_one_line(error)}") from error
 
 
 class TrainingCheckpoints:

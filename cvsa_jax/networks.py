@@ -1,26 +1,21 @@
-"""From a bare network to a denoiser or a velocity network: the preconditioning.
-
-A network is described by a `NetworkSpec`, which a checkpoint stores, so that the two
-always travel together.
-"""
+"""A network's description, which a checkpoint stores beside its parameters, and the prior that it makes."""
 
 import dataclasses
-from typing import Any, cast
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.tree_util import Partial
 
 from cvsa_jax import spectral
 from cvsa_jax.diffusion import CLD
 from cvsa_jax.models.unet import UNet
-from cvsa_jax.priors import Calibration, Prior, prior_from_denoiser, prior_from_velocity_network
+from cvsa_jax.parameterizations import PARAMETERIZATIONS, Network
+from cvsa_jax.priors import Calibration, Prior
+from cvsa_jax.settings import nearest
 
 MODELS: dict[str, type[nn.Module]] = {"unet": UNet}
-PARAMETERIZATIONS = ("denoiser", "velocity")
 DTYPES = ("float32", "bfloat16")
-SMALLEST_NOISE, LARGEST_NOISE = 2e-3, 300.0  # of the label; training draws these at most
 
 
 def as_dtype(dtype: Any) -> jnp.dtype:
@@ -40,7 +35,7 @@ class NetworkSpec:
     """What is needed to rebuild a prior from its parameters.
 
     Args:
-      parameterization: 'denoiser' (EDM preconditioning) or 'velocity' (mixed score).
+      parameterization: what the network predicts, and so how it becomes a prior: a name in PARAMETERIZATIONS.
       image_channels: 3 for colour, 1 for grey.
       image_size: side of the training images, in pixels.
       data_std: standard deviation of the data, used by the preconditioning.
@@ -48,7 +43,11 @@ class NetworkSpec:
         frequency; None is EDM's preconditioning by data_std alone.
       model: name in MODELS.
       options: keyword arguments of the model.
-      cld: the diffusion; for 'velocity' the one that was trained with.
+      constants: numbers of the parameterization, such as the schedule of a discrete diffusion.
+      classes: number of classes of a class-conditional network; 0 of others.
+      needs_class: whether it cannot run without one of them.
+      highest_noise: the largest noise that it was trained for, where that is below what hides an image.
+      cld: the diffusion; of a velocity network the one that it was trained with.
     """
 
     parameterization: str = "denoiser"
@@ -58,13 +57,17 @@ class NetworkSpec:
     model: str = "unet"
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     spectrum: spectral.Spectrum | None = None
+    constants: dict[str, Any] = dataclasses.field(default_factory=dict)
+    classes: int = 0
+    needs_class: bool = False
+    highest_noise: float | None = None
     cld: CLD = dataclasses.field(default_factory=CLD)
 
     def __post_init__(self):
-        if self.parameterization not in PARAMETERIZATIONS:
-            raise ValueError(f"parameterization must be one of {', '.join(PARAMETERIZATIONS)}")
-        if self.model not in MODELS:
-            raise ValueError(f"model must be one of {', '.join(MODELS)}, got {self.model!r}")
+        for name, known in (("parameterization", PARAMETERIZATIONS), ("model", MODELS)):
+            value = getattr(self, name)
+            if value not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}{nearest(value, known)}")
         if self.image_size % self.stride:
             raise ValueError(f"image_size must be a multiple of {self.stride}, got {self.image_size}")
 
@@ -84,98 +87,33 @@ class NetworkSpec:
         """
         if dtype is None:
             dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-        options = {"out_channels": self.image_channels, "dtype": as_dtype(dtype), "remat": remat}
-        return MODELS[self.model](**options, **self.options)
+        own: dict[str, Any] = {"out_channels": self.image_channels, **self.options}
+        return MODELS[self.model](**own, dtype=as_dtype(dtype), remat=remat)
+
+    def network(self, dtype: Any = None, remat: bool = False, class_label: int | None = None) -> Network:
+        """The module with a class.
+
+        Raises:
+          ValueError: if the network has no such class, or needs one.
+        """
+        if class_label is None and self.needs_class:
+            raise ValueError(f"this network must be told a class, 0 to {self.classes - 1}: class_label")
+        if class_label is not None and not 0 <= class_label < self.classes:
+            known = f"0 to {self.classes - 1}" if self.classes else "no classes"
+            raise ValueError(f"class_label is {class_label}, but this network knows {known}")
+        return Network(self.build(dtype, remat), class_label)
 
     def init(self, key: jax.Array):
         """Fresh parameters."""
-        twice = self.parameterization == "velocity" or self.spectrum is not None
-        channels = self.image_channels * (2 if twice else 1)
+        channels = self.image_channels * PARAMETERIZATIONS[self.parameterization].inputs(self)
         image = jnp.zeros((1, self.image_size, self.image_size, channels))
-        return self.build().init(key, image, jnp.zeros((1,)))
-
-
-def edm_denoise(spec: NetworkSpec, module: nn.Module, params, x: jax.Array, sigma: jax.Array) -> jax.Array:
-    """D(x; s) = c_skip x + c_out F(c_in x; c_noise) for a batch.
-
-    c_skip = d^2/(s^2+d^2), c_out = s d/sqrt(s^2+d^2), c_in = 1/sqrt(s^2+d^2),
-    c_noise = ln(s)/4, where d is the standard deviation of the data.
-
-    With a spectrum, d^2 is the variance of each coefficient of `spectral.forward`, in which
-    x and F are then scaled, and F is shown the image scaled as a whole beside the image scaled
-    by coefficient. D then starts as the Wiener filter of the data instead of a constant
-    shrinkage: on photographs the network is spared learning five orders of magnitude of
-    amplitude, and the few images that a CPU can train on go into what is not linear.
-
-    Args:
-      spec: the network's description; module: as built by it.
-      x: (B, H, W, C).
-      sigma: (B,).
-
-    References: Karras, Aittala, Aila, Laine (2022), arXiv:2206.00364, table 1.
-
-    Deviation: the spectrum; EDM's form is `spectrum=None`.
-    """
-    label = jnp.log(jnp.clip(sigma, SMALLEST_NOISE, LARGEST_NOISE)) / 4
-    s = sigma[:, None, None, None]
-    scaled = x / jnp.hypot(s, spec.data_std)  # whose square float32 may not hold
-    if spec.spectrum is None:
-        c_skip, c_out = _skip_and_out(spec.data_std**2, s)
-        return c_skip * x + c_out * cast(jax.Array, module.apply(params, scaled, label))
-    variance = jnp.asarray(spec.spectrum.grid(*x.shape[1:3]), x.dtype)
-    c_skip, c_out = _skip_and_out(variance, s)
-    z = spectral.forward(x)
-    white = spectral.backward(z / jnp.hypot(s, jnp.sqrt(variance)))
-    output = cast(jax.Array, module.apply(params, jnp.concatenate([scaled, white], -1), label))
-    return spectral.backward(c_skip * z + c_out * spectral.forward(output))
-
-
-def _skip_and_out(variance, s):
-    deviation = jnp.sqrt(variance)
-    shrink = deviation / jnp.hypot(s, deviation)
-    return shrink**2, s * shrink
-
-
-def output_variance(spec: NetworkSpec, sigma: jax.Array) -> jax.Array:
-    """The mean of c_out^2 over an image, (B,): the error per pixel of D before training."""
-    s = sigma[:, None, None, None]
-    variance = jnp.full((1, 1, 1), spec.data_std**2)
-    if spec.spectrum is not None:
-        variance = jnp.asarray(spec.spectrum.grid(spec.image_size, spec.image_size), sigma.dtype)
-    return jnp.mean(_skip_and_out(variance, s)[1] ** 2, (1, 2, 3))
-
-
-def velocity_alpha(module: nn.Module, mass: float, params, u: jax.Array, t: jax.Array) -> jax.Array:
-    """alpha(u, t) for a batch; the velocity enters in units of its own deviation sqrt(M)."""
-    position, velocity = jnp.split(u, 2, -1)
-    u = jnp.concatenate([position, velocity / mass**0.5], -1)
-    return cast(jax.Array, module.apply(params, u, jnp.log(t) / 4))
-
-
-def _one_denoise(spec, module, params, x, sigma):
-    sigma = jnp.broadcast_to(jnp.asarray(sigma, x.dtype), (1,))
-    return edm_denoise(spec, module, params, x[None], sigma)[0]
-
-
-def _one_alpha(module, mass, params, u, t):
-    t = jnp.broadcast_to(jnp.asarray(t, u.dtype), (1,))
-    return velocity_alpha(module, mass, params, u[None], t)[0]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Static:
-    """A function with static leading arguments that hashes by value, so jit caches it."""
-
-    function: Any
-    arguments: tuple
-
-    def __call__(self, *args):
-        return self.function(*self.arguments, *args)
+        classes = (jnp.zeros((1,), jnp.int32),) if self.classes else ()
+        return self.build().init(key, image, jnp.zeros((1,)), *classes)
 
 
 def build_prior(
     spec: NetworkSpec, params, cld: CLD | None = None, calibration: Calibration | None = None, dtype: Any = None,
-    remat: bool = False,
+    remat: bool = False, *, spectrum: spectral.Spectrum | None = None, class_label: int | None = None,
 ) -> Prior:  # fmt: skip
     """The prior of a trained network.
 
@@ -186,18 +124,22 @@ def build_prior(
         velocity network only the one that it was trained with.
       calibration: its measured denoising error.
       dtype, remat: see `NetworkSpec.build`.
+      spectrum: of the images, for guidance; None is that of the preconditioning.
+      class_label: the class that a class-conditional network is asked for.
 
     Raises:
-      ValueError: if a velocity network is asked for another diffusion.
+      ValueError: if a velocity network is asked for another diffusion, or a class does not fit.
     """
-    cld = cld or spec.cld
-    module = spec.build(dtype, remat)
-    sizes = {"stride": spec.stride, "channels": spec.image_channels}
-    if spec.parameterization == "denoiser":
-        denoise = Partial(_Static(_one_denoise, (spec, module)), params)
-        prior = prior_from_denoiser(denoise, cld, calibration)
-        return dataclasses.replace(prior, spectrum=spec.spectrum, **sizes)
-    if cld != spec.cld:
+    cld, kind = cld or spec.cld, PARAMETERIZATIONS[spec.parameterization]
+    if kind.fixed and cld != spec.cld:
         raise ValueError(f"this velocity network was trained with {spec.cld}, not {cld}")
-    alpha = Partial(_Static(_one_alpha, (module, cld.mass)))
-    return dataclasses.replace(prior_from_velocity_network(alpha, params, cld, calibration), **sizes)
+    if calibration is not None:
+        calibration.check()
+    return dataclasses.replace(
+        kind.prior(spec, spec.network(dtype, remat, class_label), params, cld),
+        calibration=calibration,
+        spectrum=spec.spectrum if spectrum is None else spectrum,
+        stride=spec.stride,
+        channels=spec.image_channels,
+        highest_noise=spec.highest_noise,
+    )

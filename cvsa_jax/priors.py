@@ -102,6 +102,7 @@ class Prior:
       spectrum: power spectrum of the data, if known: how that error is spread over the frequencies.
       stride: the sides of the images that it takes are multiples of this.
       channels: of the images that it takes; None is any number.
+      highest_noise: the largest noise that the denoiser knows; None if it knows all that a diffusion asks for.
     """
 
     mean: Partial
@@ -110,6 +111,7 @@ class Prior:
     spectrum: Spectrum | None = flax.struct.field(pytree_node=False, default=None)
     stride: int = flax.struct.field(pytree_node=False, default=1)
     channels: int | None = flax.struct.field(pytree_node=False, default=None)
+    highest_noise: float | None = flax.struct.field(pytree_node=False, default=None)
 
     def __post_init__(self):
         # Arrays on a device, and what stands for arrays in a tree, pass: `prior_from_denoiser` has looked at them.

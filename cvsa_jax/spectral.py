@@ -110,10 +110,19 @@ def _frequencies(height: int, width: int) -> np.ndarray:
     return np.hypot(rows[:, None], columns[None])
 
 
-def _knot_weights(frequency: np.ndarray) -> np.ndarray:
-    """(..., knots): each frequency between two knots, linearly in the logarithm."""
-    level = np.log(np.maximum(frequency, KNOTS[0]))
-    return np.stack([np.interp(level, np.log(KNOTS), row) for row in np.eye(len(KNOTS))], -1)
+def _told_apart(frequencies: np.ndarray) -> np.ndarray:
+    """The logarithms of those of KNOTS that frequencies > 0 tell apart: one of them lies between any two."""
+    kept: list[float] = []
+    for knot in KNOTS:
+        low = kept[-1] if kept else 0.0
+        if ((frequencies > low) & (frequencies <= knot * (1 + 1e-3))).any():  # knots have four digits
+            kept.append(knot)
+    return np.log(kept or KNOTS[-1:])
+
+
+def _knot_weights(level: np.ndarray, knots: np.ndarray) -> np.ndarray:
+    """(..., knots): each log frequency between two knots, linearly."""
+    return np.stack([np.interp(level, knots, row) for row in np.eye(len(knots))], -1)
 
 
 def estimate_spectrum(images: np.ndarray, iterations: int = 100) -> Spectrum:
@@ -121,19 +130,22 @@ def estimate_spectrum(images: np.ndarray, iterations: int = 100) -> Spectrum:
 
     The fixed point of V_k <- V_k sum_f w_fk P_f / V(f) / sum_f w_fk, with P the mean power
     of each coefficient and w the knots' weights: power over variance then averages to one
-    around every knot, as at the maximum of the Gaussian likelihood.
+    around every knot, as at the maximum of the Gaussian likelihood. Images so small that their
+    frequencies do not tell all knots apart have fewer; the rest lie on the line between those.
     """
     batches = [x for x in np.array_split(images, 8) if len(x)]
     coefficients = np.concatenate([np.asarray(forward(jnp.asarray(x))) for x in batches])
     power = np.maximum(np.mean(coefficients.astype(np.float64) ** 2, 0), 1e-8)
     height, width, channels = power.shape
-    weights = _knot_weights(_frequencies(height, width)).reshape(-1, len(KNOTS))[1:]
-    rest = power.reshape(-1, channels)[1:]
+    frequencies, rest = _frequencies(height, width).reshape(-1)[1:], power.reshape(-1, channels)[1:]
+    knots = _told_apart(frequencies)
+    weights = _knot_weights(np.log(frequencies), knots)
     total = weights.sum(0)[:, None]
-    variance = np.full((len(KNOTS), channels), rest.mean(0))
+    variance = np.full((len(knots), channels), rest.mean(0))
     for _ in range(iterations):
         ratio = rest / np.exp(weights @ np.log(variance))
         step = np.divide(weights.T @ ratio, total, out=np.ones_like(variance), where=total > 0)
         variance = variance * step
+    every = np.exp([np.interp(np.log(KNOTS), knots, row) for row in np.log(variance.T)])
     rounded = lambda values: tuple(float(f"{v:.5g}") for v in values)  # noqa: E731
-    return Spectrum(tuple(map(rounded, variance.T)), rounded(power[0, 0] / (height * width)))
+    return Spectrum(tuple(map(rounded, every)), rounded(power[0, 0] / (height * width)))

@@ -10,7 +10,14 @@ import numpy as np
 import optax
 
 from cvsa_jax.diffusion import CLD, SMALLEST_TIME
-from cvsa_jax.networks import LARGEST_NOISE, SMALLEST_NOISE, NetworkSpec, edm_denoise, output_variance, velocity_alpha
+from cvsa_jax.networks import NetworkSpec
+from cvsa_jax.parameterizations.own import (
+    LARGEST_NOISE,
+    SMALLEST_NOISE,
+    edm_denoise,
+    output_variance,
+    velocity_alpha,
+)  # fmt: skip
 from cvsa_jax.priors import coefficients
 from cvsa_jax.samplers.base import cholesky, noised, to_device
 
@@ -77,14 +84,14 @@ def denoiser_loss(spec: NetworkSpec) -> Callable:
     Deviation: the factor min(1, .3/s). At high noise what is left after the Wiener filter is
     mostly chance, and its gradient drowns that of the levels where there is something to learn.
     """
-    module = spec.build()
+    network = spec.network()
     damping = 0.3 if spec.spectrum is not None else np.inf
 
     def loss(params, key, images):
         level_key, noise_key = jax.random.split(key)
         sigma = draw_training_noise(level_key, images.shape[0])
         noisy = images + sigma[:, None, None, None] * jax.random.normal(noise_key, images.shape)
-        error = jnp.mean((edm_denoise(spec, module, params, noisy, sigma) - images) ** 2, (1, 2, 3))
+        error = jnp.mean((edm_denoise(spec, network, params, noisy, sigma) - images) ** 2, (1, 2, 3))
         return jnp.mean(error * jnp.minimum(1.0, damping / sigma) / output_variance(spec, sigma))
 
     return loss
@@ -115,7 +122,7 @@ def velocity_loss(spec: NetworkSpec) -> Callable:
 
     References: Dockhorn et al. (2021), section 3.1 and equation 9.
     """
-    module, table = spec.build(), _time_table(spec.cld)
+    network, table = spec.network(), _time_table(spec.cld)
 
     def loss(params, key, images):
         time_key, x_key, v_key = jax.random.split(key, 3)
@@ -124,7 +131,7 @@ def velocity_loss(spec: NetworkSpec) -> Callable:
         e_x, e_v = jax.random.normal(x_key, images.shape), jax.random.normal(v_key, images.shape)
         x, v = noised(rows.direction, rows.factor, images, e_x, e_v)
         u = jnp.concatenate([x, v], -1)
-        alpha = velocity_alpha(module, spec.cld.mass, params, u, table.time[index])
+        alpha = velocity_alpha(network, spec.cld.mass, params, u, table.time[index])
         return jnp.mean((alpha - (e_v - rows.drift * v)) ** 2)
 
     return loss

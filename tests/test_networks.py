@@ -8,6 +8,7 @@ import pytest
 from cvsa_jax import CLD, networks, spectral
 from cvsa_jax.models.convolution import same_convolution
 from cvsa_jax.models.unet import UNet, depth_to_space, space_to_depth
+from cvsa_jax.parameterizations import own
 
 SMALL = {"channels": (8, 16), "encoder_blocks": (1, 1), "decoder_blocks": (1, 1), "patch": 2}
 
@@ -61,7 +62,7 @@ def test_untrained_denoiser_is_the_wiener_filter(tiny_spec, photos):
     params = jax.tree.map(jnp.zeros_like, jax.eval_shape(tiny_spec.init, jax.random.key(0)))
     params = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), params)
     x, sigma = jnp.asarray(photos[:2]), jnp.array([0.1, 2.0])
-    found = networks.edm_denoise(tiny_spec, tiny_spec.build(), params, x, sigma)
+    found = own.edm_denoise(tiny_spec, tiny_spec.network(), params, x, sigma)
     variance = tiny_spec.spectrum.grid(32, 32)
     expected = spectral.backward(spectral.forward(x) * variance / (variance + sigma[:, None, None, None] ** 2))
     np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -75,14 +76,14 @@ def test_scalar_preconditioning_is_edms():
     x, s, d = jax.random.normal(jax.random.key(1), (1, 16, 16, 3)), 0.7, 0.4
     inner = module.apply(params, x / (s**2 + d**2) ** 0.5, jnp.log(jnp.array([s])) / 4)
     expected = d**2 / (s**2 + d**2) * x + s * d / (s**2 + d**2) ** 0.5 * inner
-    found = networks.edm_denoise(spec, module, params, x, jnp.array([s]))
+    found = own.edm_denoise(spec, spec.network(), params, x, jnp.array([s]))
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_output_variance_is_the_untrained_error():
     spec = networks.NetworkSpec(image_size=16, data_std=0.4, options=SMALL)
     sigma = jnp.array([0.1, 0.4, 3.0])
-    np.testing.assert_allclose(networks.output_variance(spec, sigma), 0.16 * sigma**2 / (0.16 + sigma**2), rtol=1e-5)
+    np.testing.assert_allclose(own.output_variance(spec, sigma), 0.16 * sigma**2 / (0.16 + sigma**2), rtol=1e-5)
 
 
 def test_a_velocity_network_serves_its_own_diffusion_alone():

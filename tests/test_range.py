@@ -19,6 +19,7 @@ from cvsa_jax import (
     restore,
     time_grid,
 )
+from cvsa_jax.parameterizations import own
 from cvsa_jax.priors import MOST_NOISE, coefficients
 from cvsa_jax.spectral import Spectrum
 
@@ -96,17 +97,16 @@ def test_a_network_is_scaled_at_any_noise(spectrum):
     spec = networks.NetworkSpec(image_channels=1, image_size=8, options=options, spectrum=spectrum)
     seen = []
 
-    class Ones:
-        def apply(self, params, x, label):
-            seen.append((x, label))
-            return jnp.ones((*x.shape[:-1], 1))
+    def ones(params, x, label):
+        seen.append((x, label))
+        return jnp.ones((*x.shape[:-1], 1))
 
     x = jax.random.normal(jax.random.key(0), (1, 8, 8, 1))
-    large, small = (networks.edm_denoise(spec, Ones(), {}, s * x, jnp.array([s])) for s in (1e25, 1e4))
+    large, small = (own.edm_denoise(spec, ones, {}, s * x, jnp.array([s])) for s in (1e25, 1e4))
     np.testing.assert_allclose(large, small, atol=1e-3)
     np.testing.assert_allclose(seen[0][0], seen[1][0], rtol=1e-5)
-    np.testing.assert_allclose(seen[0][1], math.log(networks.LARGEST_NOISE) / 4, rtol=1e-6)
-    deviation = networks.output_variance(spec, jnp.array([1e25, 1e4]))
+    np.testing.assert_allclose(seen[0][1], math.log(own.LARGEST_NOISE) / 4, rtol=1e-6)
+    deviation = own.output_variance(spec, jnp.array([1e25, 1e4]))
     np.testing.assert_allclose(deviation[0], deviation[1], rtol=1e-5)
 
 

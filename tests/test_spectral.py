@@ -23,6 +23,17 @@ def test_flat_images_have_one_coefficient_for_each_colour():
     np.testing.assert_allclose(z, 0, atol=1e-5)
 
 
+def test_small_images_do_not_make_up_low_frequencies():
+    """Of 16x16 the lowest frequency is 1/32: below it the law is constant, and above it is found."""
+    truth = spectral.Spectrum((tuple(1e-2 / np.array(spectral.KNOTS) ** 2),), (0.3,))
+    noise = np.random.default_rng(0).normal(size=(400, 16, 16, 1))
+    found = spectral.estimate_spectrum(np.asarray(spectral.backward(jnp.asarray(noise * truth.grid(16, 16) ** 0.5))))
+    below = np.array(spectral.KNOTS) < 1 / 32
+    assert len(set(np.array(found.variance[0])[below])) == 1
+    ratio = found.grid(16, 16)[1:, 1:] / truth.grid(16, 16)[1:, 1:]
+    assert 0.7 < ratio.min() < ratio.max() < 1.4
+
+
 def test_spectrum_of_a_known_field_is_found():
     """Images drawn from a power law: the estimate is that law, at another size too."""
     truth = spectral.Spectrum(

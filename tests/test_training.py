@@ -7,6 +7,7 @@ import pytest
 
 from cvsa_jax import CLD, Gaussian, networks, prior_from_denoiser, training
 from cvsa_jax.denoising import denoising_error
+from cvsa_jax.parameterizations import TRAINABLE
 from cvsa_jax.priors import coefficients
 
 SMALL = {"channels": (8, 8), "encoder_blocks": (1, 1), "decoder_blocks": (1, 1), "patch": 1}
@@ -63,7 +64,7 @@ def test_training_noise_covers_the_diffusion():
     assert sigma.max() > 247.6
 
 
-@pytest.mark.parametrize("parameterization", networks.PARAMETERIZATIONS)
+@pytest.mark.parametrize("parameterization", TRAINABLE)
 def test_steps_reduce_the_loss_and_depend_on_the_key_alone(photos, parameterization):
     spec = networks.NetworkSpec(parameterization=parameterization, image_size=16, options=SMALL)
     optimizer = training.make_optimizer(3e-3, 5, 60)

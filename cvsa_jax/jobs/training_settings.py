@@ -4,6 +4,7 @@ import dataclasses
 
 from cvsa_jax import networks
 from cvsa_jax.models.unet import UNet
+from cvsa_jax.parameterizations import TRAINABLE
 from cvsa_jax.settings import Settings, fields, require, setting, values
 
 KERNELS = "kernels"
@@ -19,9 +20,7 @@ class TrainingSettings(Settings):
         free=True,
     )  # fmt: skip
     output: str | None = setting(None, "Folder of the run.", free=True)
-    parameterization: str = setting(
-        networks.NetworkSpec.parameterization, "What is trained.", choices=networks.PARAMETERIZATIONS
-    )
+    parameterization: str = setting(networks.NetworkSpec.parameterization, "What is trained.", choices=TRAINABLE)
     preconditioning: str = setting(
         "spectral", "Denoiser: scale each frequency by the data's spectrum, or all alike as EDM does.",
         choices=PRECONDITIONINGS,
