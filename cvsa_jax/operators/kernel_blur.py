@@ -12,7 +12,7 @@ from cvsa_jax.operators.algebra import conjugate_gradients
 from cvsa_jax.operators.base import Operator
 from cvsa_jax.operators.kernels import default_kernel_size, motion_kernel
 from cvsa_jax.operators.separable import Separable, gaussian_blur, gaussian_weights
-from cvsa_jax.operators.task import BlindSettings, Task, scaled
+from cvsa_jax.operators.task import SHORT_CHAINS, BlindSettings, Task, scaled
 from cvsa_jax.settings import Settings, join, setting
 
 PCG_ITERATIONS = 5
@@ -177,11 +177,12 @@ def motion_blur(generator: np.random.Generator, height: int, width: int, setting
 _BLIND = {"linear": False, "blind": True, "accuracy": {"start": "guess", "data_weight": 1.0}, "posterior": None}
 TASKS = (
     Task(
-        "gaussian_deblur", "Gaussian blur of a known width", _gaussian, (Convolution, Separable), GaussianBlurSettings
+        "gaussian_deblur", "Gaussian blur of a known width", _gaussian, (Convolution, Separable), GaussianBlurSettings,
+        accuracy=SHORT_CHAINS,
     ),
     Task(
         "motion_deblur", "motion blur by a known kernel", motion_blur, (Convolution,), MotionBlurSettings,
-        drawn_by=("kernel",),
+        drawn_by=("kernel",), accuracy=SHORT_CHAINS,
     ),
     Task(
         "blind_gaussian_deblur", "Gaussian blur of unknown width", _gaussian_by_kernel, (Convolution,), _BlindGaussian,

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cvsa_jax.operators.base import Operator
-from cvsa_jax.operators.task import Task
+from cvsa_jax.operators.task import SHORT_CHAINS, Task
 
 
 @flax.struct.dataclass
@@ -146,7 +146,7 @@ def _super_resolution(factor: int) -> Task:
     return Task(
         f"sr{factor}", f"bicubic super-resolution, x{factor}",
         lambda generator, height, width, settings: bicubic_downsample(height, width, factor), (Separable,),
-        factor=factor, posterior={"sampler": "multistep"},
+        factor=factor, accuracy=SHORT_CHAINS, posterior={"sampler": "multistep"},
     )  # fmt: skip
 
 

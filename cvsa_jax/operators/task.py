@@ -23,6 +23,11 @@ class BlindSettings(Settings):
     search_guesses: int = setting(8, "Kernels that the search refines.", low=1)
 
 
+# Of as many evaluations in all, the mean of four short chains had less error than that of two long ones here; elsewhere
+# it had more, or a lower structural similarity (docs/results.md).
+SHORT_CHAINS = {"num_steps": 25, "num_samples": 4}
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
     """One degradation. A module of `operators` lists its own in TASKS; `registry.MODULES` names the module.
