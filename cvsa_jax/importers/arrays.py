@@ -1,4 +1,4 @@
-"""Files of weights: PyTorch's, which need PyTorch, and ours, which need nothing."""
+"""Files of weights: those of PyTorch's networks, and ours."""
 
 import pathlib
 from typing import Any, cast
@@ -7,22 +7,19 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from cvsa_jax.importers.files import flat_state, one_line_for, read_file
+
 
 def read_state(path: str | pathlib.Path) -> dict[str, np.ndarray]:
-    """The arrays of a PyTorch state dictionary (.pth, .pt), by name.
+    """The arrays of a state dictionary in one of PyTorch's files (.pth, .pt), by name. PyTorch is not needed.
 
     Raises:
-      ValueError: if PyTorch is missing or the file cannot be read.
+      ValueError: if the file cannot be read.
     """
-    try:
-        import torch  # pyright: ignore[reportMissingImports]
-
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        return {name: np.asarray(tensor.numpy()) for name, tensor in state.items()}
-    except ImportError as error:
-        raise ValueError(f"{path} is a PyTorch file: install torch once, and save it as .npz") from error
-    except Exception as error:  # unpickling fails in many ways
-        raise ValueError(f"cannot read {path}: {_first_line(error)}") from error
+    path = pathlib.Path(path)
+    tree = read_file(path)
+    with one_line_for(path):
+        return flat_state(tree)
 
 
 def read_tree(path: str | pathlib.Path) -> dict:
@@ -31,11 +28,8 @@ def read_tree(path: str | pathlib.Path) -> dict:
     Raises:
       ValueError: if the file cannot be read.
     """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return unflatten_dict({name: archive[name] for name in archive.files}, sep="/")
-    except Exception as error:
-        raise ValueError(f"cannot read {path}: {_first_line(error)}") from error
+    with one_line_for(path), np.load(path, allow_pickle=False) as archive:
+        return unflatten_dict({name: archive[name] for name in archive.files}, sep="/")
 
 
 def save_tree(path: str | pathlib.Path, params: dict) -> None:
@@ -67,7 +61,3 @@ def shapes_of(model, *inputs: tuple[int, ...]) -> dict:
     """The parameters of a Flax model for float32 inputs of these shapes, as shapes."""
     arguments = [jax.ShapeDtypeStruct(shape, np.float32) for shape in inputs]
     return jax.eval_shape(lambda *a: model.init(jax.random.key(0), *a), *arguments)["params"]
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else repr(error)
