@@ -9,12 +9,15 @@ import jax.numpy as jnp
 
 from cvsa_jax import spectral
 from cvsa_jax.diffusion import CLD
+from cvsa_jax.models.dncnn import DnCNN
+from cvsa_jax.models.drunet import DRUNet
+from cvsa_jax.models.ffdnet import FFDNet
 from cvsa_jax.models.unet import UNet
 from cvsa_jax.parameterizations import PARAMETERIZATIONS, Network
 from cvsa_jax.priors import Calibration, Prior
 from cvsa_jax.settings import nearest
 
-MODELS: dict[str, type[nn.Module]] = {"unet": UNet}
+MODELS: dict[str, type[nn.Module]] = {"dncnn": DnCNN, "drunet": DRUNet, "ffdnet": FFDNet, "unet": UNet}
 DTYPES = ("float32", "bfloat16")
 
 
