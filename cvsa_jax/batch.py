@@ -75,7 +75,7 @@ def guided_loops(
       ValueError: on settings that `restore` would refuse.
     """
     noise.check()
-    plan = settings if isinstance(settings, Plan) else make_plan(settings, prior.cld)
+    plan = settings if isinstance(settings, Plan) else make_plan(settings, prior.cld, prior.highest_noise)
 
     def make(measurement, operator, priors, canvas):
         if kernel is None:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.tree_util import Partial
 
 from cvsa_jax import photographs
 from cvsa_jax.diffusion import CLD
@@ -33,12 +34,14 @@ class LoadedPrior(NamedTuple):
     """A prior with its description and the facts of its training.
 
     calibrated: whether its denoising error and its images' spectrum were measured, and are not those of photographs.
+    network: (x (B, H, W, C), label (B,)) -> what the network itself answers.
     """
 
     prior: Prior
     spec: NetworkSpec
     training: dict[str, Any]
     calibrated: bool = True
+    network: Partial | None = None
 
 
 def spec_to_json(spec: NetworkSpec) -> dict[str, Any]:
@@ -191,15 +194,12 @@ def load_prior(
         raise CheckpointError(f"no prior in {folder}: {error.filename or error} is missing") from error
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"cannot load the prior in {folder}: {_one_line(error)}") from error
-    prior = _build(folder, spec, arrays, cld, calibration, dtype, remat, spectrum, class_label)
-    return LoadedPrior(prior, spec, record.get("training", {}), calibrated)
-
-
-def _build(folder, spec, arrays, cld, calibration, dtype, remat, spectrum, class_label) -> Prior:
     try:
-        return build_prior(spec, arrays, cld, calibration, dtype, remat, spectrum=spectrum, class_label=class_label)
+        network = Partial(spec.network(dtype, remat, class_label), arrays)
+        prior = build_prior(spec, arrays, cld, calibration, dtype, remat, spectrum=spectrum, class_label=class_label)
     except ValueError as error:
         raise CheckpointError(f"cannot load the prior in {folder}: {_one_line(error)}") from error
+    return LoadedPrior(prior, spec, record.get("training", {}), calibrated, network)
 
 
 class TrainingCheckpoints:

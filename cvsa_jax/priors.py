@@ -152,9 +152,10 @@ class Prior:
         Raises:
           ValueError: of a prior whose network was trained on the diffusion itself.
         """
-        if self.mean.func is not _denoiser_mean:
+        denoise = denoiser_of(self)
+        if denoise is None:
             raise ValueError("this prior's network was trained on the diffusion itself and is no denoiser")
-        return self.mean.args[0](x, noise)
+        return denoise(x, noise)
 
     def error_variance(self, noise: jax.Array) -> jax.Array:
         """r_t^2, the mean squared error of E[x_0|u_t] per pixel at effective noise `noise`.
@@ -188,6 +189,11 @@ class Prior:
         v = jnp.asarray(variance, jnp.result_type(float))
         error = v / (v / noise + noise)  # up to s, without its square
         return error * (self.error_variance(noise) / jnp.mean(error))
+
+
+def denoiser_of(prior: Prior) -> Partial | None:
+    """(x, sigma) -> posterior mean, of a prior that was made from a denoiser; None of others."""
+    return prior.mean.args[0] if prior.mean.func is _denoiser_mean else None
 
 
 def velocity_score(mean: jax.Array, x: jax.Array, v: jax.Array, c: Coefficients) -> jax.Array:

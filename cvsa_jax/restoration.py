@@ -12,13 +12,14 @@ import numpy as np
 
 from cvsa_jax.diffusion import CLD, TIME_GRIDS, time_grid
 from cvsa_jax.door import as_measurement, check_fit
+from cvsa_jax.guesses import linear_solution
 from cvsa_jax.guidance import GUIDANCES, conditional_mean, first_dual
 from cvsa_jax.noise import NoiseModel, as_noise
 from cvsa_jax.operators.base import Operator, as_operator
 from cvsa_jax.operators.stacked import stack
 from cvsa_jax.operators.view import View
 from cvsa_jax.priors import AnyPrior, Prior
-from cvsa_jax.sampler_settings import GUESS, SamplerSettings
+from cvsa_jax.sampler_settings import NOISE, SOLUTION, SamplerSettings
 from cvsa_jax.samplers import SAMPLERS, Loop, Sampler, run_steps, with_corrections
 from cvsa_jax.samplers.base import diffuse
 from cvsa_jax.types import Info
@@ -39,12 +40,17 @@ class Plan(NamedTuple):
     sampler: Sampler
 
 
-def make_plan(settings: SamplerSettings, cld: CLD) -> Plan:
+def make_plan(settings: SamplerSettings, cld: CLD, highest_noise: float | None = None) -> Plan:
     """The part of a loop that is the same for every measurement; its tables are made once.
+
+    Args:
+      settings: of the loop. cld: the diffusion.
+      highest_noise: the largest noise that the prior knows; the loop begins there if it would begin above.
 
     Raises:
       ValueError: if the settings do not go together.
     """
+    settings = within(settings, cld, highest_noise)
     times = time_grid(settings.time_grid, settings.num_steps, cld, settings.t_start, settings.t_end)
     factory, options = _factory(settings), {}
     name = settings.sampler if isinstance(settings.sampler, str) else getattr(factory, "__name__", "the sampler")
@@ -55,11 +61,27 @@ def make_plan(settings: SamplerSettings, cld: CLD) -> Plan:
     elif settings.num_particles is not None:
         raise ValueError(f"num_particles is for a population of particles, and {name} is none")
     sampler = factory(cld, times, **options)
-    if sampler.population and settings.start == GUESS:
-        raise ValueError(f"{name} starts from noise")
+    if sampler.population and settings.start != NOISE:
+        limit = "" if highest_noise is None else f", but the prior knows noise up to {highest_noise:g} alone"
+        raise ValueError(f"{name} starts from noise{limit}")
     if settings.num_corrections:
         sampler = with_corrections(sampler, cld, times, settings.num_corrections)
     return Plan(settings, times, sampler)
+
+
+def within(settings: SamplerSettings, cld: CLD, highest_noise: float | None) -> SamplerSettings:
+    """The same settings, begun at the highest noise that a prior knows, at a guess, if they begin above it.
+
+    Raises:
+      ValueError: if they would end above it too.
+    """
+    if highest_noise is None or cld.effective_noise(settings.t_start) <= highest_noise * (1 + 1e-6):
+        return settings
+    start = float(cld.time_of_noise(highest_noise))
+    if start <= settings.t_end:
+        raise ValueError(f"t_end={settings.t_end:g} is above the noise {highest_noise:g} that the prior knows")
+    guess = SOLUTION if settings.start == NOISE else settings.start
+    return dataclasses.replace(settings, t_start=start, start=guess)
 
 
 def _factory(settings: SamplerSettings) -> Callable[..., Sampler]:
@@ -88,10 +110,12 @@ def make_loop(measurement: Any, operator: Operator, prior: AnyPrior, noise: Nois
     )  # fmt: skip
 
     def begin(key, image_shape):
-        if settings.start != GUESS:
+        if settings.start == NOISE:
             return sampler.init(key, image_shape)
         guess_key, noise_key, init_key = jax.random.split(key, 3)
         guess = operator.first_guess(measurement, guess_key)
+        if guess is None and settings.start == SOLUTION:
+            guess = linear_solution(measurement, operator, noise, getattr(prior, "spectrum", None), image_shape)
         if guess is None:
             raise ValueError("this operator has no first guess to start from; start from noise")
         x, v = diffuse(prior.cld, settings.t_start, _fit(guess, image_shape), noise_key)
@@ -130,7 +154,8 @@ def guided_sampler(
     chosen = dataclasses.replace(settings or SamplerSettings(), **changes)
     noise = as_noise(noise_std)
     noise.check()
-    return make_loop(measurement, as_operator(operator), prior, noise, make_plan(chosen, prior.cld))
+    plan = make_plan(chosen, prior.cld, prior.highest_noise)
+    return make_loop(measurement, as_operator(operator), prior, noise, plan)
 
 
 def view(operator: Operator, prior: Prior, image_shape: tuple[int, ...]) -> View:
@@ -190,7 +215,8 @@ def _restored(image_shape, settings: SamplerSettings, key, measurement, operator
     canvas, height, width = prior.canvas(image_shape), *image_shape[:2]
     same, seen = canvas == image_shape, view(operator, prior, image_shape)
     settings = dataclasses.replace(settings, data_weight=weight)
-    loop = make_loop(measurement, operator if same else seen, prior, noise, make_plan(settings, prior.cld))
+    plan = make_plan(settings, prior.cld, prior.highest_noise)
+    loop = make_loop(measurement, operator if same else seen, prior, noise, plan)
     state, trace = run_steps(loop, loop.init(key, canvas), 0, settings.num_steps)
     if same:
         return Restoration(state.x, trace)

@@ -8,8 +8,8 @@ from cvsa_jax.guidance import GUIDANCES
 from cvsa_jax.samplers import SAMPLERS
 from cvsa_jax.settings import Settings, require_known, setting
 
-NOISE, GUESS = "noise", "guess"
-STARTS = (NOISE, GUESS)
+NOISE, GUESS, SOLUTION = "noise", "guess", "solution"
+STARTS = (NOISE, GUESS, SOLUTION)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,8 @@ class SamplerSettings(Settings):
       t_start, t_end: the first and the last time at which the prior is asked, 0 < t_end < t_start <= 1.
       num_corrections: Langevin steps at each noise level before the sampler's own, one evaluation each.
       num_particles: of 'particles', which returns all of them, (P, H, W, C).
-      start: 'noise', or 'guess': the operator's own first guess, diffused to t_start.
+      start: 'noise'; or 'guess', the operator's own first guess, diffused to t_start; or 'solution', that guess, or
+        where the operator has none the regularised linear solution, diffused.
       data_weight: the power w of p(x) p(y | x)^w, > 0. 1 is Bayes' rule. A network is smoother than
         photographs are; about 2 makes up for that (Bissiri, Holmes, Walker (2016), A general framework
         for updating belief distributions).
@@ -45,7 +46,8 @@ class SamplerSettings(Settings):
     t_end: float = setting(SMALLEST_TIME, "The last time at which the network is asked.", above=0, below=1)
     start: str = setting(
         NOISE,
-        "Begin at noise, or at the operator's own guess diffused to --t_start; blind tasks: at a search.",
+        "Begin at noise, or, diffused to --t_start, at the operator's own guess (blind tasks: at a search) or at the "
+        "linear solution.",
         choices=STARTS,
     )
     data_weight: float = setting(

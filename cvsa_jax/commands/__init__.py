@@ -26,8 +26,9 @@ VERBS = {
     "ablate": ("ablate", "vary one setting at a time and see what it does"),
     "figures": ("figures", "draw the figures of one image, as the paper's"),
     "train": ("train", "train a prior on a folder of images, or on blur kernels"),
+    "calibrate": ("calibrate", "measure a prior's denoising error and the spectrum of its images"),
     "benchmark": ("benchmark", "time a guided step against the bare network"),
-    "import": ("import_weights", "turn published PyTorch weights into a file that needs no PyTorch"),
+    "import": ("import_weights", "take over published weights: diffusion models, denoisers, networks that measure"),
 }
 
 

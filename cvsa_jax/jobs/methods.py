@@ -7,7 +7,6 @@ from typing import Any, ClassVar, NamedTuple
 
 from cvsa_jax.baselines import BASELINES, BLIND_BASELINES, Baseline, constants
 from cvsa_jax.batch import BatchRestorer, KernelPrior, baseline_loops, guided_loops
-from cvsa_jax.diffusion import CLD
 from cvsa_jax.jobs.baseline_constants import constants_of, steps_of
 from cvsa_jax.jobs.classical import ClassicalRestorer
 from cvsa_jax.noise import NoiseModel
@@ -174,13 +173,20 @@ def loop_settings(method: CvsaSettings) -> SamplerSettings:
     return SamplerSettings(**own)
 
 
-def plan_of(method: MethodSettings, cld: CLD) -> Plan | None:
+def plan_of(method: MethodSettings, prior: Prior) -> Plan | None:
     """The plan of a job's loops, or None of a method that has none of ours.
 
     Raises:
-      ValueError: if its settings do not go together.
+      ValueError: if its settings do not go together, or the method asks the prior for more noise than it knows.
     """
-    return make_plan(loop_settings(method), cld) if isinstance(method, CvsaSettings) else None
+    if isinstance(method, CvsaSettings):
+        return make_plan(loop_settings(method), prior.cld, prior.highest_noise)
+    if isinstance(method, BaselineSettings) and prior.highest_noise is not None:
+        raise ValueError(
+            f"the prior knows noise up to {prior.highest_noise:g} alone, and this method starts from noise: "
+            "give --high_noise_checkpoint"
+        )
+    return None
 
 
 def evaluations(method: MethodSettings, sampler: Sampler | None) -> int:

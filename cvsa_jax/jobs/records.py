@@ -15,8 +15,8 @@ from cvsa_jax import checkpoints
 from cvsa_jax.types import InputError
 from cvsa_jax.version import __version__
 
-# A comparison of finished jobs would spend its time on reading the same two priors, of images and kernels, for each.
-load_prior = functools.lru_cache(maxsize=2)(checkpoints.load_prior)
+# A comparison of finished jobs would spend its time on reading the same priors, of images and kernels, for each.
+load_prior = functools.lru_cache(maxsize=3)(checkpoints.load_prior)
 
 
 def versions() -> dict[str, str]:

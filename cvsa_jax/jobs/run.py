@@ -89,7 +89,7 @@ def check_job(job: RestorationJob) -> None:
     read_files(job.operator)
     if job.job.list is None:
         inputs.list_inputs(str(job.job.input), job.job.measured)
-    methods.plan_of(job.method, job.load(job.job.checkpoint).prior.cld)
+    methods.plan_of(job.method, job.prior())
 
 
 def prepare(job: RestorationJob) -> Prepared:
@@ -105,8 +105,8 @@ def prepare(job: RestorationJob) -> Prepared:
         inputs.check_measured(task, settings, stored is not None)
     files = inputs.read_list(own.list, folder) if own.list else inputs.list_inputs(str(own.input), own.measured)
     files = files[: own.limit]
-    prior = job.load(own.checkpoint).prior
-    plan = methods.plan_of(job.method, prior.cld)
+    prior = job.prior()
+    plan = methods.plan_of(job.method, prior)
     sampler = None if plan is None else plan.sampler
     search = task.blind and job.method.start == GUESS
     kernels = None

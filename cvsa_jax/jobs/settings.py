@@ -9,6 +9,7 @@ from typing import Any
 
 from cvsa_jax.checkpoints import DEFAULT, LoadedPrior
 from cvsa_jax.diffusion import CLD
+from cvsa_jax.experts import experts
 from cvsa_jax.jobs.methods import CVSA, METHODS, MethodSettings
 from cvsa_jax.jobs.records import load_prior
 from cvsa_jax.networks import DTYPES
@@ -16,6 +17,7 @@ from cvsa_jax.noise import NOISES, GaussianSettings, PoissonSettings
 from cvsa_jax.operators import TASKS, Task, find_task
 from cvsa_jax.operators.task import BlindSettings
 from cvsa_jax.presets import ACCURACY, AIMS, USUAL, Preset, preset_of
+from cvsa_jax.priors import Prior
 from cvsa_jax.restoration import evaluations_of
 from cvsa_jax.sampler_settings import GUESS, NOISE
 from cvsa_jax.settings import Field, Settings, build, fields, nearest, require, setting, text_of, values
@@ -36,6 +38,14 @@ class JobSettings(Settings):
     measured: bool = setting(False, "The inputs are degraded already; else they are clean, and are degraded first.")
     operator: str | None = setting(None, "An operator/NAME.npz of an earlier job, to use for every image.")
     checkpoint: str = setting(DEFAULT, "The prior: the name of a shipped one, or a folder.")
+    high_noise_checkpoint: str | None = setting(
+        None, "Another prior, for more noise than --switch_noise.", otherwise="--checkpoint serves all noise"
+    )
+    switch_noise: float | None = setting(
+        None, "The noise above which --high_noise_checkpoint takes over, on the scale of images in [-1, 1].", above=0,
+        otherwise="the largest that --checkpoint knows",
+    )  # fmt: skip
+    class_label: int | None = setting(None, "The class that a class-conditional prior is asked for.", low=0)
     dtype: str | None = setting(
         None, "Arithmetic inside the network.", choices=DTYPES, otherwise="float32 on a CPU, bfloat16 elsewhere"
     )
@@ -73,9 +83,28 @@ class RestorationJob:
         """The entry of the task."""
         return find_task(str(self.job.task))
 
-    def load(self, checkpoint: str) -> LoadedPrior:
+    def load(self, checkpoint: str, class_label: int | None = None) -> LoadedPrior:
         """A prior as this job runs it."""
-        return load_prior(checkpoint, self.diffusion, self.job.dtype, self.job.remat)
+        return load_prior(checkpoint, self.diffusion, self.job.dtype, self.job.remat, class_label)
+
+    def prior(self) -> Prior:
+        """The prior of the images: --checkpoint's, or that and --high_noise_checkpoint's, each for its noise levels.
+
+        Raises:
+          ValueError: if one cannot be loaded, or they do not go together.
+        """
+        own = self.job
+        low = self.load(own.checkpoint, own.class_label).prior
+        if own.high_noise_checkpoint is None:
+            if own.switch_noise is not None:
+                raise ValueError("--switch_noise has no effect without --high_noise_checkpoint")
+            if low.highest_noise is not None and self.task.blind:
+                raise ValueError(
+                    f"{own.checkpoint} knows noise up to {low.highest_noise:g} alone, and a search for the kernel "
+                    "needs more: give --high_noise_checkpoint"
+                )
+            return low
+        return experts(low, self.load(own.high_noise_checkpoint).prior, own.switch_noise)
 
     @property
     def groups(self) -> tuple:

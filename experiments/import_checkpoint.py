@@ -1,3 +1,5 @@
+"""`cvsa import` from a clone of the repository."""
+
 from cvsa_jax.commands import main
 
 if __name__ == "__main__":

@@ -1,0 +1,51 @@
+"""A first guess of an image from its measurement, without a network."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from cvsa_jax import spectral
+from cvsa_jax.noise import NoiseModel
+from cvsa_jax.operators.algebra import conjugate_gradients, linearised
+from cvsa_jax.operators.base import Operator
+from cvsa_jax.spectral import Spectrum
+
+ITERATIONS, LINEARISATIONS = 50, 4
+WHITE = 0.25  # the variance of an image whose spectrum is not known
+
+
+def linear_solution(
+    measurement: jax.Array, operator: Operator, noise: NoiseModel, spectrum: Spectrum | None,
+    image_shape: tuple[int, int, int],
+) -> jax.Array:  # fmt: skip
+    """The regularised pseudo-inverse x = S H' (H S H' + V)^-1 y, (H, W, C).
+
+    S has the images' spectrum on the diagonal of `spectral.forward`, and V the noise's variance: this is the mean of x
+    given y if images were a Gaussian field. The system is solved by ITERATIONS of conjugate gradients. A nonlinear H
+    is linearised LINEARISATIONS times, at the last solution: x = S J' (J S J' + V)^-1 (y - H(x) + J x).
+
+    Args:
+      measurement: y, one real array. operator: H. noise: of y. spectrum: None is white, of variance WHITE.
+      image_shape: (H, W, C).
+    """
+    working = jnp.result_type(float)
+    known = spectrum is not None and len(spectrum.variance) == image_shape[-1]
+    variance = jnp.asarray(spectrum.grid(*image_shape[:2]) if spectrum is not None and known else WHITE, working)
+
+    def spread(x):
+        return spectral.backward(variance * spectral.forward(x))
+
+    def improve(x, _):
+        value, forward, backward = linearised(operator, x)
+        level = jnp.broadcast_to(jnp.asarray(noise.variance(value), working), value.shape)
+        right = measurement - value + forward(x)
+
+        def apply(w):
+            return level * w + forward(spread(backward(w)))
+
+        w: Any = conjugate_gradients(apply, right, lambda r: r / level, ITERATIONS)
+        return spread(backward(w)), None
+
+    x = jnp.zeros(image_shape, working)
+    return jax.lax.scan(improve, x, length=LINEARISATIONS)[0]

@@ -1,0 +1,87 @@
+"""Measuring a prior: its denoising error by noise level, and the spectrum of its images, stored beside it."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from cvsa_jax import checkpoints, data, images
+from cvsa_jax.denoising import VALIDATION_NOISES, calibrate
+from cvsa_jax.jobs import records
+from cvsa_jax.networks import DTYPES
+from cvsa_jax.settings import Settings, require, setting
+from cvsa_jax.types import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class CalibrateSettings(Settings):
+    """A measurement of a prior."""
+
+    checkpoint: str | None = setting(None, "Folder of the prior, which then holds what was measured.")
+    data: str | None = setting(None, "Folder of images such as the prior is of, best not those that it was trained on.")
+    image_size: int | None = setting(
+        None, "Cut the centre square and resize it to this side.", "pixels", low=8,
+        otherwise="that of the training images",
+    )  # fmt: skip
+    limit: int = setting(128, "Images, evenly spaced in the folder.", low=1)
+    batch_size: int = setting(8, "Images that are denoised together.", low=1)
+    class_label: int | None = setting(None, "The class that a class-conditional prior is asked for.", low=0)
+    dtype: str | None = setting(
+        None, "Arithmetic inside the network.", choices=DTYPES, otherwise="float32 on a CPU, bfloat16 elsewhere"
+    )
+    seed: int = setting(0, "Seed of the noise.", low=0)
+    overwrite: bool = setting(False, "Replace what was measured before.")
+
+
+def noises_of(highest: float | None) -> tuple[float, ...]:
+    """VALIDATION_NOISES, or those below the largest noise that a prior knows, and that."""
+    if highest is None:
+        return VALIDATION_NOISES
+    return (*(s for s in VALIDATION_NOISES if s < 0.95 * highest), highest)
+
+
+@dataclasses.dataclass
+class Calibrating:
+    """A prior and its images, checked."""
+
+    own: CalibrateSettings
+    loaded: checkpoints.LoadedPrior
+    files: list[pathlib.Path]
+    size: int
+
+    def run(self) -> dict[str, Any]:
+        """Measure, store and return what was found."""
+        own, prior = self.own, self.loaded.prior
+        batch = data.load_squares(self.files, self.size, self.loaded.spec.image_channels)
+        found = calibrate(
+            prior, batch, key=jax.random.key(own.seed), noises=noises_of(prior.highest_noise), batch_size=own.batch_size
+        )
+        assert found.calibration is not None  # as it was measured now
+        facts = {"images": len(batch), "image_size": self.size, "folder": pathlib.Path(str(own.data)).name,
+                 "class_label": own.class_label, "seed": own.seed, **records.versions()}  # fmt: skip
+        checkpoints.save_statistics(own.checkpoint, found.calibration, found.spectrum, facts)
+        return {"noise": np.asarray(found.calibration.noise).tolist(),
+                "error": np.asarray(found.calibration.error).tolist(),
+                "spectrum": found.spectrum and dataclasses.asdict(found.spectrum)}  # fmt: skip
+
+
+def prepare(own: CalibrateSettings) -> Calibrating:
+    """Read the prior, and find the images.
+
+    Raises:
+      ValueError: if there is no such prior or no image, the prior was measured before, or does not take the size.
+    """
+    require({"checkpoint": own.checkpoint, "data": own.data}, "checkpoint", "data")
+    folder = checkpoints.find_prior(own.checkpoint)
+    if folder.parent == checkpoints.shipped_folder().absolute():
+        raise InputError(f"{own.checkpoint} is a shipped prior: copy its folder, and calibrate the copy")
+    loaded = checkpoints.load_prior(str(folder), dtype=own.dtype, class_label=own.class_label)
+    if loaded.calibrated and not own.overwrite:
+        raise InputError(f"{folder} was calibrated before; --overwrite replaces that")
+    files = images.list_images(str(own.data))
+    size = own.image_size or loaded.spec.image_size
+    if size % loaded.spec.stride:
+        raise InputError(f"--image_size={size} must be a multiple of {loaded.spec.stride}, which the network takes")
+    return Calibrating(own, loaded, files[:: -(-len(files) // own.limit)], size)
