@@ -1,7 +1,5 @@
 """A first guess of an image from its measurement, without a network."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
@@ -19,11 +17,12 @@ def linear_solution(
     measurement: jax.Array, operator: Operator, noise: NoiseModel, spectrum: Spectrum | None,
     image_shape: tuple[int, int, int],
 ) -> jax.Array:  # fmt: skip
-    """The regularised pseudo-inverse x = S H' (H S H' + V)^-1 y, (H, W, C).
+    """The regularised pseudo-inverse x = S H' (H S H' + V)^-1 y, of shape `image_shape`.
 
     S has the images' spectrum on the diagonal of `spectral.forward`, and V the noise's variance: this is the mean of x
-    given y if images were a Gaussian field. The system is solved by ITERATIONS of conjugate gradients. A nonlinear H
-    is linearised LINEARISATIONS times, at the last solution: x = S J' (J S J' + V)^-1 (y - H(x) + J x).
+    given y if images were a Gaussian field. With x = S^1/2 z it minimises |z|^2 + |V^-1/2 (y - H S^1/2 z)|^2 by
+    ITERATIONS of conjugate gradients, each of which has a smaller one: they find the strong, low frequencies first. A
+    nonlinear H is linearised LINEARISATIONS times, at the last solution.
 
     Args:
       measurement: y, one real array. operator: H. noise: of y. spectrum: None is white, of variance WHITE.
@@ -33,19 +32,18 @@ def linear_solution(
     known = spectrum is not None and len(spectrum.variance) == image_shape[-1]
     variance = jnp.asarray(spectrum.grid(*image_shape[:2]) if spectrum is not None and known else WHITE, working)
 
-    def spread(x):
-        return spectral.backward(variance * spectral.forward(x))
+    def colour(z):
+        return spectral.backward(jnp.sqrt(variance) * spectral.forward(z))
 
     def improve(x, _):
         value, forward, backward = linearised(operator, x)
-        level = jnp.broadcast_to(jnp.asarray(noise.variance(value), working), value.shape)
-        right = measurement - value + forward(x)
+        weight = 1 / jnp.broadcast_to(jnp.asarray(noise.variance(value), working), value.shape)
+        right = colour(backward(weight * (measurement - value + forward(x))))
 
-        def apply(w):
-            return level * w + forward(spread(backward(w)))
+        def apply(z):
+            return z + colour(backward(weight * forward(colour(z))))
 
-        w: Any = conjugate_gradients(apply, right, lambda r: r / level, ITERATIONS)
-        return spread(backward(w)), None
+        return colour(conjugate_gradients(apply, right, lambda r: r, ITERATIONS)), None
 
     x = jnp.zeros(image_shape, working)
     return jax.lax.scan(improve, x, length=LINEARISATIONS)[0]
