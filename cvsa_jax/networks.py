@@ -84,12 +84,13 @@ class NetworkSpec:
 
         Args:
           dtype: of the arithmetic inside, in DTYPES; parameters, input and output are float32 in any case. None
-            is bfloat16 on accelerators, float32 on a CPU.
+            is bfloat16 on accelerators, float32 on a CPU and of a network that predicts the image itself.
           remat: keep only the input of each block for the pullback and compute what is inside again: less
             memory, more time, the same values.
         """
         if dtype is None:
-            dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+            exact = jax.default_backend() == "cpu" or PARAMETERIZATIONS[self.parameterization].exact
+            dtype = "float32" if exact else "bfloat16"
         own: dict[str, Any] = {"out_channels": self.image_channels, **self.options}
         return MODELS[self.model](**own, dtype=as_dtype(dtype), remat=remat)
 

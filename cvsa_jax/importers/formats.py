@@ -4,10 +4,11 @@ import types
 from collections.abc import Mapping
 from typing import Any
 
+from cvsa_jax.importers import dncnn, drunet, ffdnet
 from cvsa_jax.importers.source import Source
 from cvsa_jax.settings import Field, fields, nearest
 
-FORMATS: dict[str, types.ModuleType] = {}
+FORMATS: dict[str, types.ModuleType] = {"ffdnet": ffdnet, "drunet": drunet, "dncnn": dncnn}
 
 
 def find_format(source: Source) -> str:

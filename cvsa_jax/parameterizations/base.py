@@ -62,6 +62,7 @@ class Parameterization(NamedTuple):
     inputs: images that the network sees side by side on the channels, given its description.
     fixed: whether the prior serves only the diffusion of its description.
     trainable: whether `cvsa train` trains such networks.
+    exact: whether bfloat16 costs its output what it is good for, so that float32 is the default everywhere.
     """
 
     prior: Callable[[Any, Network, Any, CLD], Prior]
@@ -69,3 +70,4 @@ class Parameterization(NamedTuple):
     inputs: Callable[[Any], int] = lambda _: 1
     fixed: bool = False
     trainable: bool = False
+    exact: bool = False

@@ -43,4 +43,7 @@ def _prior(spec: Description, network: Network, params, cld: CLD) -> Prior:
     return prior_from_denoiser(Partial(Static(map_denoise, (network, *levels)), params), cld)
 
 
-NOISE_MAP = Parameterization(_prior, "the image or its noise in [0, 1], told the noise level there or finding it")
+# bfloat16 has 8 bits: an image in [0, 1] would be rounded to 46 dB.
+NOISE_MAP = Parameterization(
+    _prior, "the image or its noise in [0, 1], told the noise level there or finding it", exact=True
+)
