@@ -15,7 +15,7 @@ VALIDATION_NOISES = tuple(float(s) for s in np.geomspace(0.002, 200.0, 16))
 
 
 def calibrate(
-    prior: Prior, images: np.ndarray, *, key: jax.Array | None = None, noises: Sequence[float] = VALIDATION_NOISES,
+    prior: Prior, images: np.ndarray, *, key: jax.Array | None = None, noises: Sequence[float] | None = None,
     spectrum: bool = True, batch_size: int = 64,
 ) -> Prior:  # fmt: skip
     """The same prior with its calibration curve measured on images, and their power spectrum.
@@ -29,7 +29,7 @@ def calibrate(
       images: (N, H, W, C) in [-1, 1], such as the prior is of and best not those that it was trained on. A hundred
         or two are enough; the cost is one evaluation of each image at each noise.
       key: PRNG key of the noise; None is a fixed one.
-      noises: increasing noise levels of the curve; between them it is interpolated.
+      noises: increasing noise levels of the curve, between which it is interpolated; None is `noises_of(prior)`.
       spectrum: whether the spectrum is measured too. Without it the prior keeps its own.
       batch_size: images that are denoised together.
 
@@ -42,6 +42,7 @@ def calibrate(
     Example:
       prior = calibrate(prior_from_denoiser(denoise, CLD()), load_squares(list_images(folder)[:128], 64, 3))
     """
+    noises = noises_of(prior) if noises is None else noises
     images, levels = np.asarray(images), np.asarray(noises, np.float64)
     if images.ndim != 4 or not len(images):
         raise ValueError(f"images must be (N, H, W, C), at least one of them, got the shape {images.shape}")
@@ -58,6 +59,12 @@ def calibrate(
     curve = denoising_error(prior, images, jax.random.key(0) if key is None else key, batch_size, tuple(noises))
     found = estimate_spectrum(images) if spectrum else prior.spectrum
     return dataclasses.replace(prior, calibration=curve, spectrum=found)
+
+
+def noises_of(prior: Prior) -> tuple[float, ...]:
+    """VALIDATION_NOISES, or of a prior of limited range those below the largest noise that it knows, and that."""
+    highest = prior.highest_noise
+    return VALIDATION_NOISES if highest is None else (*(s for s in VALIDATION_NOISES if s < 0.95 * highest), highest)
 
 
 def denoising_error(

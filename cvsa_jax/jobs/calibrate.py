@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from cvsa_jax import checkpoints, data, images
-from cvsa_jax.denoising import VALIDATION_NOISES, calibrate
+from cvsa_jax.denoising import calibrate
 from cvsa_jax.jobs import records
 from cvsa_jax.networks import DTYPES
 from cvsa_jax.settings import Settings, require, setting
@@ -35,13 +35,6 @@ class CalibrateSettings(Settings):
     overwrite: bool = setting(False, "Replace what was measured before.")
 
 
-def noises_of(highest: float | None) -> tuple[float, ...]:
-    """VALIDATION_NOISES, or those below the largest noise that a prior knows, and that."""
-    if highest is None:
-        return VALIDATION_NOISES
-    return (*(s for s in VALIDATION_NOISES if s < 0.95 * highest), highest)
-
-
 @dataclasses.dataclass
 class Calibrating:
     """A prior and its images, checked."""
@@ -55,9 +48,7 @@ class Calibrating:
         """Measure, store and return what was found."""
         own, prior = self.own, self.loaded.prior
         batch = data.load_squares(self.files, self.size, self.loaded.spec.image_channels)
-        found = calibrate(
-            prior, batch, key=jax.random.key(own.seed), noises=noises_of(prior.highest_noise), batch_size=own.batch_size
-        )
+        found = calibrate(prior, batch, key=jax.random.key(own.seed), batch_size=own.batch_size)
         assert found.calibration is not None  # as it was measured now
         facts = {"images": len(batch), "image_size": self.size, "folder": pathlib.Path(str(own.data)).name,
                  "class_label": own.class_label, "seed": own.seed, **records.versions()}  # fmt: skip

@@ -42,8 +42,13 @@ def sample_prior(
       count: number of samples.
       sampler: a factory (cld, times) -> Sampler.
 
+    Raises:
+      ValueError: if the grid begins above the noise that the prior knows.
+
     A second call with a prior of the same network, grid and sampler uses the program of the first.
     """
+    if prior.highest_noise is not None and prior.cld.effective_noise(times[0]) > prior.highest_noise * (1 + 1e-6):
+        raise ValueError(f"samples begin at noise, but the prior knows noise up to {prior.highest_noise:g} alone")
     grid = tuple(float(t) for t in times)
     return _draw(prior, jax.random.split(key, count), tuple(image_shape), grid, sampler)
 
