@@ -20,7 +20,7 @@ ALGORITHMS = [
 PROGRAMS = ["jobs", "evaluation", "commands", "__main__"]
 ORDER = ALGORITHMS + PROGRAMS
 # Libraries that one part alone imports.
-OWNERS = {"orbax": "checkpoints", "grain": "data", "absl": "commands"}
+OWNERS = {"orbax": "checkpoints", "grain": "data", "absl": "commands", "safetensors": "importers"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -72,7 +72,7 @@ def convert(state: Mapping[str, np.ndarray], model: BlurEncoder | None = None) -
 
 
 def load(path: str | pathlib.Path) -> dict:
-    """Parameters from a PyTorch file (.pth, needs PyTorch) or from one of `arrays.save_tree` (.npz).
+    """Parameters from a PyTorch file (.pth) or from one of `arrays.save_tree` (.npz).
 
     Raises:
       ValueError: if it cannot be read, or is of another network.

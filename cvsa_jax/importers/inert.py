@@ -90,7 +90,7 @@ def walk(network: Inert) -> Iterator[tuple[str, Any]]:
     while parts:
         prefix, part = parts.pop()
         if not isinstance(part, Inert) or len(prefix) > _LONGEST:
-            raise ValueError(f"its part {prefix} is no module of a network")
+            raise ValueError(f"a part of it is no module of a network: {prefix}")
         budget -= 1 + len(part.parameters) + len(part.buffers) + len(part.modules)
         if budget < 0:
             raise ValueError(f"it has more than {_MOST_PARTS} parts")

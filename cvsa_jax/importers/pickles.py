@@ -65,7 +65,7 @@ def load(file: BinaryIO, names: Mapping[str, Any], budget: Budget, persistent: C
       Exception: of any kind, if it is broken.
     """
     machine = _Machine(names, budget, persistent)
-    for opcode, argument, _ in pickletools.genops(file):
+    for opcode, argument, _ in pickletools.genops(_Bounded(file)):  # pyright: ignore[reportArgumentType]
         if opcode.name == "STOP":
             return machine.pop()
         budget.spend(INSTRUCTION)
@@ -84,6 +84,19 @@ def as_key(value: Any) -> Any:
     if type(value) not in (str, bytes, int, float, bool, type(None)) or (type(value) is int and abs(value) >> 64):
         raise ValueError(f"refuses a {type(value).__name__} as a key")
     return value
+
+
+class _Bounded:
+    """A file that is asked for no more than it has: what it is asked for, it reserves first."""
+
+    def __init__(self, file: BinaryIO):
+        here = file.tell()
+        self.size = file.seek(0, 2)
+        file.seek(here)
+        self.file, self.tell, self.readline = file, file.tell, file.readline
+
+    def read(self, count: int) -> bytes:
+        return self.file.read(count if count < 1024 else min(count, self.size - self.file.tell()))
 
 
 class _Machine:

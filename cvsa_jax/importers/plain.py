@@ -83,12 +83,9 @@ def _dtype(text: Any, *_: Any) -> Pending:
 
 
 def _array(budget: Budget, data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
-    """The array in a pickle's own bytes, in the byte order of this machine."""
+    """The array in a pickle's own bytes, in memory of its own and in the byte order of this machine."""
     plain = type(shape) is tuple and all(type(n) is int for n in shape) and order in ("C", "F")
     if not plain or not isinstance(dtype, np.dtype) or type(data) not in (bytes, bytearray):
         raise ValueError("an array of NumPy's is not told as numbers of one type")
-    array = np.frombuffer(data, dtype).reshape(shape, order=order)
-    if array.dtype.isnative:
-        return array
-    budget.spend(array.nbytes)
-    return array.astype(array.dtype.newbyteorder("="))
+    budget.spend(len(data))
+    return np.array(np.frombuffer(data, dtype).reshape(shape, order=order), dtype.newbyteorder("="), order="C")

@@ -11,6 +11,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from cvsa_jax.importers.files import INDEX, flat_state, one_line_for, read_file, read_json, some
 from cvsa_jax.importers.inert import Inert
+from cvsa_jax.networks import NetworkSpec
 
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _DIFFUSERS = [f"diffusion_pytorch_model{kind}{end}" for kind in (".safetensors", ".bin") for end in ("", INDEX)]
@@ -35,10 +36,10 @@ class Source(NamedTuple):
 class Imported(NamedTuple):
     """Published weights as a network of ours.
 
-    spec: its `NetworkSpec`. params: {"params": {...}}, float32. notes: lines for the user, such as what was left out.
+    spec: what rebuilds it. params: {"params": {...}}, float32. notes: lines for the user, such as what was left out.
     """
 
-    spec: Any
+    spec: NetworkSpec
     params: dict
     notes: list[str]
 
@@ -125,11 +126,8 @@ def take(
         if name not in state or path not in wanted:
             continue
         array, shape = state[name], tuple(wanted[path].shape)
-        try:
-            params[path] = np.array(turn(array), np.float32, order="C")
-        except (ValueError, IndexError, TypeError):  # of an array with another number of axes
-            params[path] = None
-        if np.shape(params[path]) != shape or array.dtype.kind not in "fiu":
+        params[path] = _turned(array, turn)
+        if np.shape(params[path]) != shape:
             wrong.append(f"{name} is {array.dtype} {array.shape} for {'/'.join(path)} {shape}")
         elif not np.isfinite(params[path]).all():
             infinite.append(name)
@@ -138,3 +136,14 @@ def take(
     if told:
         raise ValueError(f"these weights do not fit the network; {told}")
     return unflatten_dict(params)
+
+
+def _turned(array: np.ndarray, turn: Callable[[np.ndarray], np.ndarray]) -> np.ndarray | None:
+    """A weight as float32, turned; None if it has too few axes for that, or is no real number."""
+    if array.dtype.kind not in "fiu":
+        return None
+    try:
+        with np.errstate(over="ignore"):  # told as infinite
+            return np.array(turn(array), np.float32, order="C")
+    except (ValueError, IndexError, TypeError):
+        return None
