@@ -30,6 +30,27 @@ class Mutation(NamedTuple):
 
 
 MUTATIONS = (
+    # Published weights.
+    Mutation("pickles: a dot in a name", "importers/pickles.py", 'or "." in name', "",
+             "tests/test_containers.py -k hostile"),
+    Mutation("pickles: attributes of anything", "importers/pickles.py", "elif type(value) is dict:", "elif value:",
+             "tests/test_containers.py -k hostile"),
+    Mutation("pickles: no budget", "importers/pickles.py", "if self.left < 0", "if False",
+             "tests/test_containers.py -k reserved"),
+    Mutation("pickles: more is asked for than there is", "importers/pickles.py", "_Bounded(file)):", "file):",
+             "tests/test_containers.py -k reserved"),
+    Mutation("tensors: no offset", "importers/tensors.py", "storage[offset:], size", "storage, size",
+             "tests/test_containers.py"),
+    Mutation("tensors: beyond the storage", "importers/tensors.py", "last >= storage.size", "last > storage.size",
+             "tests/test_containers.py -k reserved"),
+    Mutation("containers: sizes are believed", "importers/containers.py", "if count > _size(file) - file.tell()",
+             "if False", "tests/test_containers.py -k stated"),
+    Mutation("containers: sums are not checked", "importers/containers.py", "if info.CRC and", "if not info.CRC and",
+             "tests/test_containers.py -k damaged"),
+    Mutation("inert: modules backwards", "importers/inert.py", "parts += reversed(below)", "parts += below",
+             "tests/test_containers.py -k edm"),
+    Mutation("take: names left over", "importers/source.py", "k not in names and not any", "False and not any",
+             "tests/test_containers.py -k fit"),
     # The diffusion and its priors.
     Mutation("diffusion: no initial velocity", "diffusion.py", "return initial + self.process", "return self.process",
              "tests/test_diffusion.py"),

@@ -141,7 +141,7 @@ def _member(file: BinaryIO, info: zipfile.ZipInfo) -> np.ndarray:
     """The bytes of a member of an archive, which torch.save does not compress."""
     if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 or info.compress_size != info.file_size:
         raise ValueError(f"its part {info.filename} is compressed or encrypted, which torch.save does not do")
-    file.seek(info.header_offset)
+    file.seek(max(info.header_offset, 0))
     signature, *lengths = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
     if signature != b"PK\x03\x04":
         raise ValueError(f"its part {info.filename} is not where it should be")
@@ -157,7 +157,8 @@ def _raw(file: BinaryIO, count: int) -> np.ndarray:
     if count > _size(file) - file.tell():
         raise ValueError("it ends too early")
     raw = np.empty(count, np.uint8)
-    file.readinto(raw.data)  # pyright: ignore[reportAttributeAccessIssue]
+    if file.readinto(raw.data) != count:  # pyright: ignore[reportAttributeAccessIssue]
+        raise ValueError("it changed while it was read")
     return raw
 
 
