@@ -16,8 +16,9 @@ from cvsa_jax.noise import NoiseModel
 from cvsa_jax.operators.algebra import root_mean_square
 from cvsa_jax.operators.base import Operator, as_operator
 from cvsa_jax.operators.kernels import image_to_kernel
+from cvsa_jax.plans import Plan, make_plan
 from cvsa_jax.priors import Prior
-from cvsa_jax.restoration import Plan, make_loop, make_plan, view
+from cvsa_jax.restoration import make_loop, view
 from cvsa_jax.sampler_settings import SamplerSettings
 from cvsa_jax.samplers import Loop, run_steps
 from cvsa_jax.sharding import batch_mesh, filled, join_alike, split_over, stack_alike

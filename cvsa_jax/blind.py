@@ -17,8 +17,9 @@ from cvsa_jax.noise import NoiseModel
 from cvsa_jax.operators.base import Operator
 from cvsa_jax.operators.kernel_blur import REFLECT, Convolution
 from cvsa_jax.operators.kernels import image_to_kernel
+from cvsa_jax.plans import Plan
 from cvsa_jax.priors import Coefficients, Prior
-from cvsa_jax.restoration import Plan, make_loop
+from cvsa_jax.restoration import make_loop
 from cvsa_jax.samplers import Loop
 from cvsa_jax.types import State
 

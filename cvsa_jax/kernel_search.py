@@ -25,8 +25,9 @@ from cvsa_jax.operators.kernel_blur import REFLECT, Convolution
 from cvsa_jax.operators.kernels import centred, draw_kernels, image_to_kernel, kernel_to_image
 from cvsa_jax.operators.task import BlindSettings
 from cvsa_jax.operators.view import View
+from cvsa_jax.plans import make_plan
 from cvsa_jax.priors import Prior
-from cvsa_jax.restoration import make_plan, run_steps, view
+from cvsa_jax.restoration import run_steps, view
 from cvsa_jax.sampler_settings import SamplerSettings
 from cvsa_jax.samplers.base import diffuse
 

@@ -115,10 +115,9 @@ class Prior:
 
     def __post_init__(self):
         # Arrays on a device, and what stands for arrays in a tree, pass: `prior_from_denoiser` has looked at them.
-        if isinstance(self.calibration, Calibration) and all(
-            isinstance(a, np.ndarray | list) for a in self.calibration
-        ):
-            self.calibration.check()
+        curve = self.calibration
+        if isinstance(curve, Calibration) and all(isinstance(a, np.ndarray | list) for a in curve):
+            curve.check()
 
     def canvas(self, image_shape: tuple[int, ...]) -> tuple[int, int, int]:
         """The smallest shape that it takes and that holds an image (H, W, C).
@@ -152,8 +151,7 @@ class Prior:
         Raises:
           ValueError: of a prior whose network was trained on the diffusion itself.
         """
-        denoise = denoiser_of(self)
-        if denoise is None:
+        if (denoise := denoiser_of(self)) is None:
             raise ValueError("this prior's network was trained on the diffusion itself and is no denoiser")
         return denoise(x, noise)
 
@@ -206,11 +204,7 @@ def _at(cld: CLD, t) -> Coefficients:
         raise ValueError("the time must be a plain number, it cannot be an argument of a jitted function")
     if np.ndim(t) or not 0 < float(t) <= 1:
         raise ValueError(f"the time must be above 0 and at most 1, got {t}")
-    return _cast(coefficients(cld, t))
-
-
-def _cast(table: Coefficients) -> Coefficients:
-    return jax.tree.map(lambda a: jnp.asarray(a, jnp.result_type(float)), table)
+    return jax.tree.map(lambda a: jnp.asarray(a, jnp.result_type(float)), coefficients(cld, t))
 
 
 def _denoiser_mean(denoise, x, v, c):

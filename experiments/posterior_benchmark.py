@@ -26,7 +26,7 @@ from cvsa_jax import commands, restore
 from cvsa_jax.baselines import baseline_loop
 from cvsa_jax.commands.flags import Groups
 from cvsa_jax.jobs import records
-from cvsa_jax.restoration import takes_particles
+from cvsa_jax.plans import takes_particles
 from cvsa_jax.sampler_settings import SamplerSettings
 from cvsa_jax.samplers import run_steps
 from cvsa_jax.settings import Settings, build, fields, setting

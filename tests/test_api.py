@@ -13,8 +13,8 @@ import cvsa_jax
 from cvsa_jax import CLD, SamplerSettings, preset_of, time_grid
 from cvsa_jax.guidance import GUIDANCES
 from cvsa_jax.operators import TASKS
+from cvsa_jax.plans import make_plan
 from cvsa_jax.presets import AIMS, COMBINATIONS
-from cvsa_jax.restoration import make_plan
 from cvsa_jax.samplers import SAMPLERS, with_corrections
 from cvsa_jax.types import Estimate, Info, UnsuitableError
 

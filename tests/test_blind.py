@@ -22,8 +22,8 @@ from cvsa_jax.operators import (
 )
 from cvsa_jax.operators.kernel_blur import Convolution
 from cvsa_jax.operators.kernels import centred, draw_kernel, draw_kernels
+from cvsa_jax.plans import make_plan
 from cvsa_jax.priors import coefficients
-from cvsa_jax.restoration import make_plan
 from cvsa_jax.sampler_settings import SamplerSettings
 
 LAYOUT = Layout((12, 10, 1), 6)

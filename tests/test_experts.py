@@ -13,7 +13,7 @@ from cvsa_jax.denoising import denoising_error
 from cvsa_jax.experts import experts
 from cvsa_jax.guesses import linear_solution
 from cvsa_jax.operators import Identity
-from cvsa_jax.restoration import make_plan, within
+from cvsa_jax.plans import make_plan, within
 from cvsa_jax.sampler_settings import GUESS, SOLUTION
 from cvsa_jax.samplers.unconditional import sample_prior
 from cvsa_jax.spectral import KNOTS, SpectralGaussian, Spectrum

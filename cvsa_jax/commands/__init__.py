@@ -28,7 +28,7 @@ VERBS = {
     "train": ("train", "train a prior on a folder of images, or on blur kernels"),
     "calibrate": ("calibrate", "measure a prior's denoising error and the spectrum of its images"),
     "benchmark": ("benchmark", "time a guided step against the bare network"),
-    "import": ("import_weights", "take over published weights: diffusion models, denoisers, networks that measure"),
+    "import": ("import_checkpoint", "take over published weights: diffusion models, denoisers, networks that measure"),
 }
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from cvsa_jax.commands.flags import Groups
 from cvsa_jax.diffusion import CLD
 from cvsa_jax.evaluation.benchmark import BenchmarkSettings, benchmark
-from cvsa_jax.restoration import takes_particles
+from cvsa_jax.plans import takes_particles
 from cvsa_jax.sampler_settings import SamplerSettings
 from cvsa_jax.settings import build, fields
 

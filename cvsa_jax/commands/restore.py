@@ -16,8 +16,9 @@ from cvsa_jax import measures
 from cvsa_jax.commands.flags import Groups
 from cvsa_jax.evaluation import report
 from cvsa_jax.jobs import Prepared, prepare, resolve
+from cvsa_jax.jobs.listing import listing
 from cvsa_jax.jobs.methods import METHODS
-from cvsa_jax.jobs.settings import JobSettings, belongs, known, listing
+from cvsa_jax.jobs.settings import JobSettings, belongs, known
 from cvsa_jax.settings import Settings, fields, setting
 from cvsa_jax.types import UnsuitableError
 

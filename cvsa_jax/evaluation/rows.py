@@ -7,8 +7,8 @@ from cvsa_jax.baselines.base import TRAINING_STEPS
 from cvsa_jax.diffusion import SMALLEST_TIME
 from cvsa_jax.jobs.methods import CLASSICAL, CVSA, METHODS, PHASE_STARTS
 from cvsa_jax.operators import Task, find_task
+from cvsa_jax.plans import evaluations_of
 from cvsa_jax.presets import POSTERIOR, RESIDUAL, preset_of
-from cvsa_jax.restoration import evaluations_of
 from cvsa_jax.types import UnsuitableError
 
 PAPER, SAMPLE, TEXTURE = "paper", "cvsa_sample", "diffpir_texture"

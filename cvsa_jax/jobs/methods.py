@@ -11,9 +11,9 @@ from cvsa_jax.jobs.baseline_constants import constants_of, steps_of
 from cvsa_jax.jobs.classical import ClassicalRestorer
 from cvsa_jax.noise import NoiseModel
 from cvsa_jax.operators import Task
+from cvsa_jax.plans import Plan, make_plan, takes_particles
 from cvsa_jax.presets import ACCURACY, AIMS, COMBINATIONS, MEAN, RESIDUAL, preset_of
 from cvsa_jax.priors import Prior
-from cvsa_jax.restoration import Plan, make_plan, takes_particles
 from cvsa_jax.sampler_settings import NOISE, SamplerSettings
 from cvsa_jax.samplers import Sampler
 from cvsa_jax.settings import Settings, build, fields, setting

@@ -16,10 +16,9 @@ from cvsa_jax.networks import DTYPES
 from cvsa_jax.noise import NOISES, GaussianSettings, PoissonSettings
 from cvsa_jax.operators import TASKS, Task, find_task
 from cvsa_jax.operators.task import BlindSettings
-from cvsa_jax.presets import ACCURACY, AIMS, USUAL, Preset, preset_of
+from cvsa_jax.presets import ACCURACY, USUAL
 from cvsa_jax.priors import Prior
-from cvsa_jax.restoration import evaluations_of
-from cvsa_jax.sampler_settings import GUESS, NOISE
+from cvsa_jax.sampler_settings import GUESS
 from cvsa_jax.settings import Field, Settings, build, fields, nearest, require, setting, text_of, values
 
 REQUIRED = ("task", "input", "output")
@@ -236,32 +235,3 @@ def command(job: RestorationJob) -> list[str]:
         both = ("t_start", "t_end")  # neither need go with the other's default
         given |= {n: wanted[n] for n in (both if name in both else (name,))}
     return [f"--{name}={text_of(value)}" for name, value in given.items()]
-
-
-def listing() -> str:
-    """Three or four lines for each task: what it is, its settings, and its preset for each aim."""
-    blocks = []
-    for name, task in TASKS.items():
-        lines = [f"{name}: {task.summary}"]
-        if own := fields(task.settings):
-            lines.append(f"  settings    {', '.join(_default(f) for f in own)}")
-        aims = (ACCURACY,) if task.posterior is None else AIMS
-        lines += [f"  {aim.ljust(10)}  {_preset_text(preset_of(name, aim))}" for aim in aims]
-        blocks.append("\n".join(lines))
-    return "\n\n".join(blocks)
-
-
-def _preset_text(preset: Preset) -> str:
-    loop = preset.sampler
-    count = evaluations_of(loop)
-    each = f" of {count} evaluations" if count > 1 else ""
-    start = "" if loop.start == NOISE else f", from a guess at t = {loop.t_start:g}"
-    work = f"{loop.num_steps} steps{each} x {preset.num_samples} samples, {preset.combine}{start}"
-    names = f"{loop.sampler}, {loop.guidance}, {loop.time_grid}"
-    return f"{names}; {work}; data weight {loop.data_weight:g}"
-
-
-def _default(field: Field) -> str:
-    if field.default is not None:
-        return f"{field.name} {text_of(field.default)}"
-    return f"{field.name} {field.setting.otherwise}" if field.setting.otherwise else f"--{field.name}"
