@@ -9,15 +9,20 @@ import jax.numpy as jnp
 
 from cvsa_jax import spectral
 from cvsa_jax.diffusion import CLD
+from cvsa_jax.models.dhariwal_unet import DhariwalUNet
 from cvsa_jax.models.dncnn import DnCNN
 from cvsa_jax.models.drunet import DRUNet
 from cvsa_jax.models.ffdnet import FFDNet
+from cvsa_jax.models.song_unet import SongUNet
 from cvsa_jax.models.unet import UNet
 from cvsa_jax.parameterizations import PARAMETERIZATIONS, Network
 from cvsa_jax.priors import Calibration, Prior
 from cvsa_jax.settings import nearest
 
-MODELS: dict[str, type[nn.Module]] = {"dncnn": DnCNN, "drunet": DRUNet, "ffdnet": FFDNet, "unet": UNet}
+MODELS: dict[str, type[nn.Module]] = {
+    "dhariwal_unet": DhariwalUNet, "dncnn": DnCNN, "drunet": DRUNet, "ffdnet": FFDNet, "song_unet": SongUNet,
+    "unet": UNet,
+}  # fmt: skip
 DTYPES = ("float32", "bfloat16")
 
 
