@@ -4,11 +4,13 @@ import types
 from collections.abc import Mapping
 from typing import Any
 
-from cvsa_jax.importers import dncnn, drunet, ffdnet
+from cvsa_jax.importers import cld_sgm, dncnn, drunet, edm, ffdnet
 from cvsa_jax.importers.source import Source
 from cvsa_jax.settings import Field, fields, nearest
 
-FORMATS: dict[str, types.ModuleType] = {"ffdnet": ffdnet, "drunet": drunet, "dncnn": dncnn}
+FORMATS: dict[str, types.ModuleType] = {
+    "ffdnet": ffdnet, "drunet": drunet, "dncnn": dncnn, "edm": edm, "cld_sgm": cld_sgm,
+}  # fmt: skip
 
 
 def find_format(source: Source) -> str:
