@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 
 from cvsa_jax import spectral
 from cvsa_jax.diffusion import CLD
@@ -16,7 +17,7 @@ from cvsa_jax.models.ffdnet import FFDNet
 from cvsa_jax.models.song_unet import SongUNet
 from cvsa_jax.models.unet import UNet
 from cvsa_jax.parameterizations import PARAMETERIZATIONS, Network
-from cvsa_jax.priors import Calibration, Prior
+from cvsa_jax.priors import Calibration, Prior, denoiser_of, prior_from_denoiser
 from cvsa_jax.settings import nearest
 
 MODELS: dict[str, type[nn.Module]] = {
@@ -24,6 +25,7 @@ MODELS: dict[str, type[nn.Module]] = {
     "unet": UNet,
 }  # fmt: skip
 DTYPES = ("float32", "bfloat16")
+HIDES = 50.0  # the noise from which on hardly more than the mean of an image in [-1, 1] can be told
 
 
 def as_dtype(dtype: Any) -> jnp.dtype:
@@ -54,7 +56,8 @@ class NetworkSpec:
       constants: numbers of the parameterization, such as the schedule of a discrete diffusion.
       classes: number of classes of a class-conditional network; 0 of others.
       needs_class: whether it cannot run without one of them.
-      highest_noise: the largest noise that it was trained for, where that is below what hides an image.
+      highest_noise: the largest noise that it was trained for; None if there is no such limit. From HIDES on the
+        prior knows all noise: see `build_prior`.
       cld: the diffusion; of a velocity network the one that it was trained with.
     """
 
@@ -120,11 +123,20 @@ class NetworkSpec:
         return self.build().init(key, image, jnp.zeros((1,)), *classes)
 
 
+def _brought_down(denoise, limit, x, sigma):
+    """D(x h/s; h) where s is above h: x/s = x_0/s + e has the noise h when it is scaled by h."""
+    sigma = jnp.asarray(sigma, x.dtype)
+    return denoise(x * jnp.minimum(1.0, limit / sigma), jnp.minimum(sigma, limit))
+
+
 def build_prior(
     spec: NetworkSpec, params, cld: CLD | None = None, calibration: Calibration | None = None, dtype: Any = None,
     remat: bool = False, *, spectrum: spectral.Spectrum | None = None, class_label: int | None = None,
 ) -> Prior:  # fmt: skip
     """The prior of a trained network.
+
+    A denoiser that was trained for noise up to h, h at least HIDES, is asked for D(x h/s; h) at a noise s above: what
+    is left of an image there is little, and h/s of that is what it sees. Below HIDES the prior's `highest_noise` is h.
 
     Args:
       spec: its description.
@@ -144,11 +156,14 @@ def build_prior(
         raise ValueError(f"this velocity network was trained with {spec.cld}, not {cld}")
     if calibration is not None:
         calibration.check()
+    prior, highest = kind.prior(spec, spec.network(dtype, remat, class_label), params, cld), spec.highest_noise
+    if highest is not None and highest >= HIDES and (denoise := denoiser_of(prior)) is not None:
+        prior, highest = prior_from_denoiser(Partial(_brought_down, denoise, highest), cld), None
     return dataclasses.replace(
-        kind.prior(spec, spec.network(dtype, remat, class_label), params, cld),
+        prior,
         calibration=calibration,
         spectrum=spec.spectrum if spectrum is None else spectrum,
         stride=spec.stride,
         channels=spec.image_channels,
-        highest_noise=spec.highest_noise,
+        highest_noise=highest,
     )

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cvsa_jax import CLD, networks, spectral
+from cvsa_jax import CLD, networks, prior_from_denoiser, spectral
 from cvsa_jax.models.convolution import same_convolution
 from cvsa_jax.models.unet import UNet, depth_to_space, space_to_depth
-from cvsa_jax.parameterizations import own
+from cvsa_jax.parameterizations import Parameterization, own
 
 SMALL = {"channels": (8, 16), "encoder_blocks": (1, 1), "decoder_blocks": (1, 1), "patch": 2}
 
@@ -142,3 +142,25 @@ def test_bfloat16_inside_is_near_and_float32_outside():
     assert 1e-6 < np.abs(half - full).max() < 0.05 * np.abs(full).max()
     with pytest.raises(ValueError, match="dtype must be one of float32, bfloat16"):
         networks.build_prior(spec, params, dtype="int8")
+
+
+@pytest.mark.parametrize("highest", [None, 20.0, 80.0])
+def test_a_network_is_never_told_more_noise_than_it_knows(highest, monkeypatch):
+    """From HIDES on the image is brought down to the network's own highest noise; below, the prior says its limit."""
+    asked = []
+
+    def denoise(x, sigma):
+        asked.append(sigma)
+        return x / (1 + sigma**2)
+
+    made = Parameterization(lambda spec, network, params, cld: prior_from_denoiser(denoise, cld), "a test")
+    monkeypatch.setitem(networks.PARAMETERIZATIONS, "test", made)
+    spec = networks.NetworkSpec(parameterization="test", image_size=16, options=SMALL, highest_noise=highest)
+    prior = networks.build_prior(spec, {})
+    assert prior.highest_noise == (20.0 if highest == 20 else None)
+    x = jax.random.normal(jax.random.key(0), (4, 4, 3))
+    for sigma in (3.0, 79.0, 240.0):
+        found = prior.denoise(x, jnp.float32(sigma))
+        limit = min(sigma, 80.0) if highest == 80 else sigma
+        assert float(asked[-1]) == pytest.approx(limit)
+        np.testing.assert_allclose(found, x * (limit / sigma) / (1 + limit**2), rtol=1e-5)

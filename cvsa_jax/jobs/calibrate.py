@@ -10,8 +10,8 @@ import numpy as np
 from cvsa_jax import checkpoints, data, images
 from cvsa_jax.denoising import calibrate
 from cvsa_jax.jobs import records
-from cvsa_jax.networks import DTYPES
-from cvsa_jax.settings import Settings, require, setting
+from cvsa_jax.jobs.settings import JobSettings
+from cvsa_jax.settings import Settings, like, require, setting
 from cvsa_jax.types import InputError
 
 
@@ -19,7 +19,7 @@ from cvsa_jax.types import InputError
 class CalibrateSettings(Settings):
     """A measurement of a prior."""
 
-    checkpoint: str | None = setting(None, "Folder of the prior, which then holds what was measured.")
+    checkpoint: str = like(JobSettings, "checkpoint")
     data: str | None = setting(None, "Folder of images such as the prior is of, best not those that it was trained on.")
     image_size: int | None = setting(
         None, "Cut the centre square and resize it to this side.", "pixels", low=8,
@@ -27,11 +27,9 @@ class CalibrateSettings(Settings):
     )  # fmt: skip
     limit: int = setting(128, "Images, evenly spaced in the folder.", low=1)
     batch_size: int = setting(8, "Images that are denoised together.", low=1)
-    class_label: int | None = setting(None, "The class that a class-conditional prior is asked for.", low=0)
-    dtype: str | None = setting(
-        None, "Arithmetic inside the network.", choices=DTYPES, otherwise="float32 on a CPU, bfloat16 elsewhere"
-    )
-    seed: int = setting(0, "Seed of the noise.", low=0)
+    class_label: int | None = like(JobSettings, "class_label")
+    dtype: str | None = like(JobSettings, "dtype")
+    seed: int = like(JobSettings, "seed")
     overwrite: bool = setting(False, "Replace what was measured before.")
 
 
@@ -64,7 +62,7 @@ def prepare(own: CalibrateSettings) -> Calibrating:
     Raises:
       ValueError: if there is no such prior or no image, the prior was measured before, or does not take the size.
     """
-    require({"checkpoint": own.checkpoint, "data": own.data}, "checkpoint", "data")
+    require({"data": own.data}, "data")
     folder = checkpoints.find_prior(own.checkpoint)
     if folder.parent == checkpoints.shipped_folder().absolute():
         raise InputError(f"{own.checkpoint} is a shipped prior: copy its folder, and calibrate the copy")

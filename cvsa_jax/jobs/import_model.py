@@ -70,7 +70,10 @@ def recognised(source: Source, name: str) -> str | None:
     candidates = {key: k for key, k in KNOWN.items() if k.format == name and k.file == source.path.name}
     if not candidates:
         return None
-    count = sum(int(np.prod(a.shape)) for a in state_of(source).values())
+    try:
+        count = sum(int(np.prod(a.shape)) for a in state_of(source).values())
+    except ValueError:  # a file that holds more than a network
+        return None
     return next((key for key, k in candidates.items() if k.parameters == count), None)
 
 
