@@ -61,7 +61,7 @@ def read_model(own: ModelSettings) -> Model:
     count = sum(int(np.prod(a.shape)) for a in jax.tree.leaves(imported.params))
     facts = {"source": source.path.name, "format": name, "parameters": count, "notes": imported.notes}
     if known:
-        facts |= {"model": model, "home": known.home, "licence": known.licence}
+        facts |= {"model": model, "home": known.home}
     return Model(imported, facts)
 
 
