@@ -3,8 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from cvsa_jax import spectral
+from cvsa_jax import photographs, spectral
 
 
 def test_transform_is_orthonormal():
@@ -46,3 +47,16 @@ def test_spectrum_of_a_known_field_is_found():
         ratio = (found.grid(*size) / truth.grid(*size))[1:, 1:]
         assert 0.85 < ratio.min() < ratio.max() < 1.2
         np.testing.assert_allclose(found.grid(*size)[0, 0], truth.grid(*size)[0, 0], rtol=0.3)
+
+
+def test_photographs_of_the_nearest_size_are_taken():
+    """By the ratio of the sides; grey is a third of the light's power, as light is sqrt(3) times grey."""
+    curve, spectrum = photographs.statistics(256, 3)
+    assert photographs.statistics(300, 3)[1] == spectrum == photographs.statistics(2000, 3)[1]
+    assert photographs.statistics(64, 3)[1] != spectrum
+    assert photographs.statistics(90, 3)[1] == photographs.statistics(64, 3)[1]
+    curve.check()
+    grey = photographs.statistics(256, 1)[1]
+    np.testing.assert_allclose(3 * grey.grid(8, 8)[..., 0], spectrum.grid(8, 8)[..., 0])
+    with pytest.raises(ValueError, match="3 channels or 1, not 2"):
+        photographs.statistics(64, 2)
