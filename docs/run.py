@@ -34,6 +34,7 @@ SKIPPED = (
     (r"git ", "it is no command of the project"),
     (r"pip |python -m pip ", "it installs packages"),
     (r"cvsa import --network=(inception|lpips)", WEIGHTS),
+    (r"cvsa .*priors/", WEIGHTS),
     (r"cvsa .*(inception|lpips)_weights", WEIGHTS),
 )
 SIDE = 16

@@ -14,6 +14,8 @@ from cvsa_jax.baselines import BASELINES, baseline_loop
 from cvsa_jax.commands import VERBS, flags
 from cvsa_jax.diffusion import TIME_GRIDS
 from cvsa_jax.evaluation.comparison import ROWS
+from cvsa_jax.importers.formats import FORMATS
+from cvsa_jax.importers.known import KNOWN
 from cvsa_jax.jobs.methods import METHODS
 from cvsa_jax.jobs.settings import known
 from cvsa_jax.noise import NOISES
@@ -136,6 +138,15 @@ def test_flags_of_a_job_are_documented():
     text = (ROOT / "docs" / "tasks.md").read_text()
     names = {f.name for _, some in known().values() for f in some if f.setting.flag}
     assert [name for name in sorted(names) if f"--{name}" not in text] == []
+
+
+def test_public_models_and_formats_are_documented():
+    """Each model with its format, its file and its number of parameters."""
+    text = (ROOT / "docs" / "models.md").read_text()
+    for name, model in KNOWN.items():
+        count = f"{model.parameters:,}" if model.parameters else "-"
+        assert f"| `{name}` | `{model.format}` | {model.file} | {model.size} | {count} | {model.home} |" in text
+    assert [name for name in FORMATS if f"`{name}`" not in text] == []
 
 
 @pytest.fixture
