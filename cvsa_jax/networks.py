@@ -13,6 +13,7 @@ from cvsa_jax.diffusion import CLD
 from cvsa_jax.models.dhariwal_unet import DhariwalUNet
 from cvsa_jax.models.dncnn import DnCNN
 from cvsa_jax.models.drunet import DRUNet
+from cvsa_jax.models.epsilon_unet import EpsilonUNet
 from cvsa_jax.models.ffdnet import FFDNet
 from cvsa_jax.models.song_unet import SongUNet
 from cvsa_jax.models.unet import UNet
@@ -21,8 +22,8 @@ from cvsa_jax.priors import Calibration, Prior, denoiser_of, prior_from_denoiser
 from cvsa_jax.settings import nearest
 
 MODELS: dict[str, type[nn.Module]] = {
-    "dhariwal_unet": DhariwalUNet, "dncnn": DnCNN, "drunet": DRUNet, "ffdnet": FFDNet, "song_unet": SongUNet,
-    "unet": UNet,
+    "dhariwal_unet": DhariwalUNet, "dncnn": DnCNN, "drunet": DRUNet, "epsilon_unet": EpsilonUNet,
+    "ffdnet": FFDNet, "song_unet": SongUNet, "unet": UNet,
 }  # fmt: skip
 DTYPES = ("float32", "bfloat16")
 HIDES = 50.0  # the noise from which on hardly more than the mean of an image in [-1, 1] can be told

@@ -31,9 +31,10 @@ def sinusoids(label: jax.Array, features: int, *, cosine_first: bool, shift: flo
       appendix B.
     """
     half = features // 2
-    # Rounded where the official codes round: at t = 1000 a frequency's last digit is 1e-4 of an angle.
+    # The exponent is float32 as in the official codes: at t = 1000 a frequency's last digit is 1e-4 of an angle.
     exponent = -np.log(np.float32(1e4)) * np.arange(half, dtype=np.float32) / np.float32(half - shift)
-    angle = label.astype(jnp.float32)[:, None] * np.exp(exponent)
+    frequency = np.exp(exponent.astype(np.float64)).astype(np.float32)
+    angle = label.astype(jnp.float32)[:, None] * frequency
     parts = [jnp.cos(angle), jnp.sin(angle)]
     odd = [jnp.zeros((label.shape[0], features % 2), jnp.float32)]
     return jnp.concatenate((parts if cosine_first else parts[::-1]) + odd, -1)
