@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cvsa_jax.importers.arrays import convolution, shapes_of
+from cvsa_jax.importers.arrays import convolution
+from cvsa_jax.importers.edm_arrays import parameter_shapes
 from cvsa_jax.importers.source import take
 from cvsa_jax.networks import NetworkSpec
 
@@ -87,8 +88,7 @@ def parameters(spec: NetworkSpec, layers: Sequence[Layer], places: Sequence[tupl
             if name in arrays or (not name.startswith("Conv_2") and layer.kind in ("block", "resampling")):
                 entries.append((f"all_modules.{layer.number}.{name}", (*place, *path), _turned))
         state |= {f"all_modules.{layer.number}.{name}": array for name, array in arrays.items()}
-    image = (1, spec.stride, spec.stride, 2 * spec.image_channels)
-    return {"params": take(state, entries, shapes_of(spec.build("float32"), image, (1,)))}
+    return {"params": take(state, entries, parameter_shapes(spec, 2 * spec.image_channels))}
 
 
 def _paths(kind: str) -> dict[str, tuple[str, ...]]:

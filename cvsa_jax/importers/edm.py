@@ -69,6 +69,11 @@ NETWORKS = {
 }  # fmt: skip
 # Arguments that are read by their own, and those that change nothing once a network is trained.
 READ = {"img_resolution", "img_channels", "label_dim", "model_type", "attn_resolutions"}
+# What says of 'edm' that any noise may be asked for, not that it was trained on.
+OPEN = {"sigma_min": (0,), "sigma_max": (float("inf"),)}
+LISTS = {"channel_mult", "attn_resolutions", "resample_filter"}
+# Of numbers that sizes follow from, and of lists: a wrong one must ask for no memory.
+LARGEST_SIDE, LARGEST, LONGEST = 2**15, 2**12, 64
 UNUSED = {"augment_dim", "dropout", "label_dropout", "use_fp16"}
 
 
@@ -138,7 +143,7 @@ def convert(source: Source, options: Options) -> Imported:
 
 
 def _one_of(what: str, name: Any, known: Mapping[str, Any]) -> Any:
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise ValueError(f"{what} must be one of {', '.join(known)}, got {name!r}{nearest(name, known)}")
     return known[name]
 
@@ -148,6 +153,8 @@ def _spec(kind: Kind, network: Network, arguments: Mapping[str, Any], state, opt
     classes = _whole(arguments, "label_dim", 0)
     made = {ours: _plain(name, arguments[name]) for name, ours in network.options.items() if name in arguments}
     levels = range(len(made.get("channel_mult", network.module.channel_mult)))
+    if len(levels) * made.get("num_blocks", network.module.num_blocks) > len(state):
+        raise ValueError(f"num_blocks and channel_mult are of more blocks than the {len(state)} arrays of the file")
     attended = _plain("attn_resolutions", arguments.get("attn_resolutions", network.attn_resolutions))
     made |= {"attention": tuple(i for i in levels if side >> i in attended), "classes": classes}
     constants = _constants(kind, arguments, options)
@@ -167,32 +174,45 @@ def _spec(kind: Kind, network: Network, arguments: Mapping[str, Any], state, opt
 
 
 def _whole(arguments: Mapping[str, Any], name: str, default: int | None) -> int:
-    value = arguments.get(name, default)
-    if not isinstance(value, int | np.integer) or value < (1 if default is None else 0):
-        raise ValueError(f"{name} must be a whole number, got {value!r}")
+    value, least = arguments.get(name, default), 1 if default is None else 0
+    if not isinstance(value, int | np.integer) or not least <= value <= LARGEST_SIDE:
+        raise ValueError(f"{name} must be a whole number from {least} to {LARGEST_SIDE}, got {value!r}")
     return int(value)
 
 
 def _plain(name: str, value: Any) -> Any:
-    """A value of JSON or of a pickle as an option of a module."""
+    """A value of JSON or of a pickle as an option of a module: a name, a whole number, or a list of numbers."""
     listed = isinstance(value, list | tuple)
     found = tuple(v.item() if isinstance(v, np.generic) else v for v in (value if listed else (value,)))
-    if not all(isinstance(v, str | int | float) for v in found):
-        raise ValueError(f"{name} must be a number, a name or a list of numbers, got {value!r}")
-    return found if listed else found[0]
+    if name.endswith("_type"):
+        wanted, sound = "a name", isinstance(value, str)
+    else:
+        kinds = (int, float) if name == "resample_filter" else (int,)
+        sound = all(type(v) in kinds and 0 < v <= LARGEST for v in found) and listed == (name in LISTS)
+        sound = sound and (name == "attn_resolutions" or len(found) > 0) and len(found) <= LONGEST
+        wanted = "a list of positive numbers" if name in LISTS else f"a whole number from 1 to {LARGEST}"
+    if not sound:
+        raise ValueError(f"{name} must be {wanted}, got {value!r}")
+    return found if listed else next(iter(found))
 
 
 def _constants(kind: Kind, arguments: Mapping[str, Any], options: Options) -> dict[str, Any]:
     constants = dict(DEFAULTS[kind.name])
     for name in constants:
-        value = float(arguments.get(name, constants[name]))
-        # 0 and infinity say of 'edm' that any noise may be asked for, not that it was trained on.
-        constants[name] = value if np.isfinite(value) and value > 0 else constants[name]
+        value = arguments.get(name, constants[name])
+        if kind.name == "edm" and name in OPEN and value in OPEN[name]:
+            continue
+        if not isinstance(value, int | float | np.number) or not 0 < value < np.inf:
+            raise ValueError(f"{name} must be a positive number, got {value!r}")
+        constants[name] = float(value)
     for name, value in (("sigma_min", options.sigma_min), ("sigma_max", options.sigma_max)):
         if value is not None and name not in constants:
             raise ValueError(f"{name} of this network follows from its own schedule and cannot be given")
         constants |= {} if value is None else {name: value}
-    low, high = (0.0, 1.0) if kind.name == "edm_iddpm" else limits(kind.name, constants)
+    try:
+        low, high = (0.0, 1.0) if kind.name == "edm_iddpm" else limits(kind.name, constants)
+    except OverflowError as error:
+        raise ValueError(f"beta_d is too large, {constants['beta_d']:g}, or beta_min") from error
     if low >= high:
         raise ValueError(f"the least noise, {low:g}, must be below the largest, {high:g}")
     return constants

@@ -48,6 +48,19 @@ def _place(part: str, side: int, encoder: str) -> str:
     return f"{stack}.{side >> level}x{side >> level}_{name}"
 
 
+def parameter_shapes(spec: NetworkSpec, channels: int) -> dict:
+    """The parameters of a network that is shown so many channels, as shapes.
+
+    Raises:
+      ValueError: if there can be no such network, as with a width that its layers cannot have.
+    """
+    try:
+        return shapes_of(spec.build("float32"), (1, spec.stride, spec.stride, channels), (1,))
+    except (ValueError, TypeError, ArithmeticError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"there is no {spec.model} with {spec.options}: {reason}") from error
+
+
 def parameters(spec: NetworkSpec, state: Mapping[str, np.ndarray]) -> dict:
     """{"params": ...} of a network from the arrays of a file, by name.
 
@@ -57,7 +70,7 @@ def parameters(spec: NetworkSpec, state: Mapping[str, np.ndarray]) -> dict:
       ValueError: names the arrays that are missing, unknown or of another shape.
     """
     side, encoder = spec.image_size, spec.options.get("encoder", "standard")
-    expected = shapes_of(spec.build("float32"), (1, spec.stride, spec.stride, spec.image_channels), (1,))
+    expected = parameter_shapes(spec, spec.image_channels)
     entries = []
     for path, shape in cast(dict[tuple, Any], flatten_dict(expected)).items():
         heads = 0 if "qkv" not in path else heads_of(shape.shape[-1] // 3) if spec.model == "dhariwal_unet" else 1

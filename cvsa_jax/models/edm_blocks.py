@@ -120,7 +120,7 @@ def positional(label: jax.Array, features: int, shift: int) -> jax.Array:
     """Cosines, then sines, of label 10000^(-i / (half - shift)): (B,) -> (B, features), features even."""
     half = features // 2
     # The exponent is rounded as it was where the weights were trained: at 999 its last digit moves an angle by 1e-4.
-    exponent = np.arange(half, dtype=np.float32) / np.float32(half - shift)
+    exponent = np.arange(half, dtype=np.float32) / np.float32(max(half - shift, 1))
     frequency = np.float32(1e-4 ** exponent.astype(np.float64))
     return waves(label[:, None] * frequency)
 
