@@ -224,7 +224,7 @@ def _notes(spec: NetworkSpec, arguments: Mapping[str, Any], options: Options) ->
         notes.append("map_augment, for the augmentation of the training images, is left out")
     if spec.options.get("levels_of_noise"):
         notes.append(f"of the network's outputs the last {spec.image_channels}, variances, are not used")
-    if spec.parameterization == "edm" and options.sigma_max is None:
+    if spec.parameterization == "edm" and options.sigma_max is None and arguments.get("sigma_max") in (None, np.inf):
         notes.append(f"the noise is taken to be known up to {spec.highest_noise:g} (--options=sigma_max=...)")
     if spec.classes:
         notes.append(f"it knows {spec.classes} classes; unless one is asked for it is told none, for which only some "
