@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from conftest import SAMPLES
@@ -13,6 +14,7 @@ from test_import_denoisers import ffdnet_of, published
 from cvsa_jax import load_prior, photographs
 from cvsa_jax.importers.formats import FORMATS, parse_options
 from cvsa_jax.importers.known import KNOWN
+from cvsa_jax.importers.published import STRUCTURES
 from cvsa_jax.settings import fields
 
 HIGHEST = 2 * 75 / 255
@@ -195,6 +197,24 @@ def test_known_models_fit_their_formats():
     for name, known in KNOWN.items():
         options = FORMATS[known.format].Options(**known.options)
         assert all(getattr(options, key) == value for key, value in known.options.items()), name
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_structures_of_public_models_have_their_number_of_parameters(name):
+    shapes = jax.eval_shape(STRUCTURES[name].init, jax.random.key(0))
+    count = sum(a.size for a in jax.tree.leaves(shapes))
+    assert count == KNOWN[name].parameters or (KNOWN[name].format == "edm" and round(count / 1e6, 1) in (61.8, 295.9))
+    assert STRUCTURES[name].image_size == KNOWN[name].size
+
+
+def test_a_public_model_is_timed_without_its_weights(run_verb):
+    flags = ("--random_weights=ffdnet_color", "--image_size=16", "--batch_size=1", "--task=denoise", "--repeats=1")
+    done = run_verb("benchmark", *flags, "--steps_per_call=2")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["tasks"]["denoise"]
+    assert found["memory_mib"] > 4 * 852_108 / 2**20  # no less than its parameters
+    refused = run_verb("benchmark", *flags, "--checkpoint=products64")
+    assert "--checkpoint has no effect beside --random_weights" in refused.stderr
 
 
 def test_options_are_read():

@@ -4,7 +4,11 @@
 
 `ratio` is the time of one guided step over that of one value-and-vjp of the same network at the same batch, which
 is the least that a guided step can cost. The two are timed in turn, so that a busy machine slows both; the ratio
-is the median over the repeats.
+is the median over the repeats. `memory_mib` is what the compiled program needs at most, by its own account.
+
+    cvsa benchmark --random_weights=ffhq_10m --image_size=256 --batch_size=1 --task=sr4 --repeats=1 --steps_per_call=2
+
+times a public model at its size without its weights.
 """
 
 import json
@@ -27,6 +31,8 @@ def groups() -> Groups:
 def check(given: dict[str, Any]) -> Callable[[], None]:
     """The timing."""
     own, cld = build(BenchmarkSettings, given), build(CLD, given)
+    if "random_weights" in given and "checkpoint" in given:
+        raise ValueError("--checkpoint has no effect beside --random_weights")
     if takes_particles(SamplerSettings(own.sampler)):
         raise ValueError(f"--sampler={own.sampler} runs a population, which is not timed")
     return lambda: print(json.dumps(benchmark(own, cld), indent=1))

@@ -11,10 +11,12 @@ import numpy as np
 from cvsa_jax import checkpoints, operators
 from cvsa_jax.batch import LoopMaker, guided_loops
 from cvsa_jax.diffusion import CLD
+from cvsa_jax.importers.published import STRUCTURES
 from cvsa_jax.jobs import records
 from cvsa_jax.jobs.settings import JobSettings
+from cvsa_jax.networks import build_prior
 from cvsa_jax.noise import GaussianSettings
-from cvsa_jax.priors import coefficients
+from cvsa_jax.priors import Prior, coefficients
 from cvsa_jax.restoration import view
 from cvsa_jax.sampler_settings import SamplerSettings
 from cvsa_jax.samplers import run_steps
@@ -30,6 +32,12 @@ class BenchmarkSettings(Settings):
     """What is timed."""
 
     checkpoint: str = like(JobSettings, "checkpoint")
+    random_weights: str | None = setting(
+        None, "A public model's structure without its weights, in place of --checkpoint.", choices=STRUCTURES,
+        replaces=("checkpoint",),
+    )  # fmt: skip
+    dtype: str | None = like(JobSettings, "dtype")
+    remat: bool = like(JobSettings, "remat")
     task: tuple[str, ...] = setting((), "Task to time; may be repeated.", choices=TIMED, otherwise="all", several=True)
     image_size: int = setting(64, "Side of the images.", "pixels", low=8)
     batch_size: int = setting(8, "Images in a step.", low=1)
@@ -57,7 +65,7 @@ def compiled_bare(prior, shape, steps: int):
 
 
 def compiled_guided(prior, shape, task: str, steps: int, loops: LoopMaker):
-    """`steps` guided steps of a batch, each image with its own operator and measurement."""
+    """(`steps` guided steps of a batch, each image with its own operator and measurement; their memory in MiB)."""
     generator = np.random.default_rng(0)
     drawn = [operators.make_operator(task, generator, *shape[1:3]) for _ in range(shape[0])]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(view(h, prior, shape[1:]) for h in drawn))
@@ -72,7 +80,26 @@ def compiled_guided(prior, shape, task: str, steps: int, loops: LoopMaker):
     states = jax.jit(init)(keys, measurements, stacked)
     args = (states, measurements, stacked, prior)
     program = jax.jit(jax.vmap(one, (0, 0, 0, None))).lower(*args).compile()
-    return lambda: program(*args)
+    return lambda: program(*args), memory(program)
+
+
+def memory(program) -> float | None:
+    """Of a compiled program, MiB: its inputs, its outputs and what it keeps between; None where that is not told."""
+    found = program.memory_analysis()
+    if found is None:
+        return None
+    parts = found.argument_size_in_bytes, found.output_size_in_bytes, found.temp_size_in_bytes
+    return round((sum(parts) - found.alias_size_in_bytes) / 2**20, 1)
+
+
+def timed_prior(own: BenchmarkSettings, cld: CLD) -> Prior:
+    """The prior of --checkpoint, or one of --random_weights, whose weights are all alike."""
+    if own.random_weights is None:
+        return checkpoints.load_prior(own.checkpoint, cld, own.dtype, own.remat).prior
+    spec = STRUCTURES[own.random_weights]
+    shapes = jax.eval_shape(spec.init, jax.random.key(0))
+    params = jax.tree.map(lambda a: jnp.full(a.shape, 0.01, a.dtype), shapes)
+    return build_prior(spec, params, cld, dtype=own.dtype, remat=own.remat)
 
 
 def seconds(call) -> float:
@@ -88,7 +115,7 @@ def benchmark(own: BenchmarkSettings, cld: CLD) -> dict:
     Raises:
       InputError: if the images do not fit the network.
     """
-    prior = checkpoints.load_prior(own.checkpoint, cld).prior
+    prior = timed_prior(own, cld)
     if own.image_size % prior.stride:
         raise InputError(f"--image_size must be a multiple of {prior.stride} for this network, got {own.image_size}")
     shape, steps = (own.batch_size, own.image_size, own.image_size, prior.channels or 3), own.steps_per_call
@@ -98,12 +125,13 @@ def benchmark(own: BenchmarkSettings, cld: CLD) -> dict:
     seconds(bare)
     record = {"settings": values(own) | values(cld), "versions": records.versions(), "tasks": {}}
     for task in dict.fromkeys(own.task or TIMED):
-        guided = compiled_guided(prior, shape, task, steps, loops)
+        guided, used = compiled_guided(prior, shape, task, steps, loops)
         seconds(guided)
         pairs = [(seconds(guided), seconds(bare)) for _ in range(own.repeats)]
         record["tasks"][task] = {
             "guided_step_ms": round(1e3 / steps * statistics.median(g for g, _ in pairs), 3),
             "bare_vjp_ms": round(1e3 / steps * statistics.median(b for _, b in pairs), 3),
             "ratio": round(statistics.median(g / b for g, b in pairs), 3),
+            "memory_mib": used,
         }
     return record
