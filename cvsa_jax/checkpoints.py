@@ -4,7 +4,6 @@ A prior is a folder: `prior.json` (network, diffusion, calibration, the images' 
 `params/` (orbax) and, when shipped, a model card.
 """
 
-import dataclasses
 import json
 import os
 import pathlib
@@ -17,6 +16,7 @@ import orbax.checkpoint as ocp
 from jax.tree_util import Partial
 
 from cvsa_jax import photographs
+from cvsa_jax.descriptions import StoredPrior, description_from_json, spec_to_json, statistics_to_json
 from cvsa_jax.diffusion import CLD
 from cvsa_jax.networks import NetworkSpec, as_dtype, build_prior
 from cvsa_jax.priors import Calibration, Prior
@@ -44,23 +44,6 @@ class LoadedPrior(NamedTuple):
     network: Partial | None = None
 
 
-def spec_to_json(spec: NetworkSpec) -> dict[str, Any]:
-    """A NetworkSpec as plain JSON values."""
-    return dataclasses.asdict(spec)
-
-
-def spec_from_json(record: dict[str, Any]) -> NetworkSpec:
-    """The inverse of spec_to_json; lists become tuples again."""
-    options = {k: tuple(v) if isinstance(v, list) else v for k, v in record["options"].items()}
-    known = {**record, "options": options, "spectrum": spectrum_from_json(record["spectrum"])}
-    return NetworkSpec(**{**known, "cld": CLD(**record["cld"])})
-
-
-def spectrum_from_json(record: dict[str, Any] | None) -> Spectrum | None:
-    """A Spectrum from its fields as plain JSON values; None of None."""
-    return None if record is None else Spectrum(tuple(map(tuple, record["variance"])), tuple(record["mean_power"]))
-
-
 def save_prior(
     folder, spec: NetworkSpec, params, calibration: Calibration | None, training: dict,
     spectrum: Spectrum | None = None,
@@ -80,15 +63,6 @@ def save_prior(
         checkpointer.save(folder / "params", params, force=True)
     record = {"network": spec_to_json(spec), **statistics_to_json(calibration, spectrum), "training": training}
     _write(folder / "prior.json", record)
-
-
-def statistics_to_json(calibration: Calibration | None, spectrum: Spectrum | None) -> dict[str, Any]:
-    """What was measured of a prior, as plain JSON values."""
-    curve = calibration and {
-        "noise": [float(f"{s:.6g}") for s in np.asarray(calibration.noise)],
-        "error": [float(f"{e:.6g}") for e in np.asarray(calibration.error)],
-    }
-    return {"calibration": curve, "spectrum": spectrum and dataclasses.asdict(spectrum)}
 
 
 def save_statistics(folder, calibration: Calibration, spectrum: Spectrum | None, facts: dict) -> None:
@@ -177,29 +151,38 @@ def load_prior(
       ValueError: if `dtype` is none that the network can compute in, or it has no such class.
       CheckpointError: if it is missing, damaged, or does not match its network or `cld`.
     """
-    folder, dtype = find_prior(folder), None if dtype is None else as_dtype(dtype)
+    dtype = None if dtype is None else as_dtype(dtype)
+    folder = find_prior(folder)
+    _, (spec, calibration, spectrum, training, _), arrays = read_prior(folder)
     try:
-        record = _read(folder / "prior.json")
-        spec = spec_from_json(record["network"])
-        expected = jax.eval_shape(spec.init, jax.random.key(0))
-        curve, spectrum = record["calibration"], spectrum_from_json(record.get("spectrum"))
-        calibration = curve and Calibration(*(np.array(curve[name], np.float32) for name in ("noise", "error")))
         calibrated = calibration is not None
         if not calibrated:
             calibration, spectrum = photographs.statistics(spec.image_size, spec.image_channels)
-        arrays = _restore_params(folder, expected)
+        network = Partial(spec.network(dtype, remat, class_label), arrays)
+        prior = build_prior(spec, arrays, cld, calibration, dtype, remat, spectrum=spectrum, class_label=class_label)
+    except ValueError as error:
+        raise CheckpointError(f"cannot load the prior in {folder}: {_one_line(error)}") from error
+    return LoadedPrior(prior, spec, training, calibrated, network)
+
+
+def read_prior(folder) -> StoredPrior:
+    """What is stored of a prior, nothing added.
+
+    Raises:
+      CheckpointError: if it is missing, damaged, or does not match its network.
+    """
+    folder = find_prior(folder)
+    try:
+        record = _read(folder / "prior.json")
+        description = description_from_json(record)
+        expected = jax.eval_shape(description.spec.init, jax.random.key(0))
+        return StoredPrior(record, description, _restore_params(folder, expected))
     except CheckpointError:
         raise
     except FileNotFoundError as error:
         raise CheckpointError(f"no prior in {folder}: {error.filename or error} is missing") from error
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"cannot load the prior in {folder}: {_one_line(error)}") from error
-    try:
-        network = Partial(spec.network(dtype, remat, class_label), arrays)
-        prior = build_prior(spec, arrays, cld, calibration, dtype, remat, spectrum=spectrum, class_label=class_label)
-    except ValueError as error:
-        raise CheckpointError(f"cannot load the prior in {folder}: {_one_line(error)}") from error
-    return LoadedPrior(prior, spec, record.get("training", {}), calibrated, network)
 
 
 class TrainingCheckpoints:

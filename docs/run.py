@@ -38,6 +38,7 @@ SKIPPED = (
     (r"cvsa .*(inception|lpips)_weights", WEIGHTS),
 )
 SIDE = 16
+SUFFIXES = (".npz", ".safetensors")  # of outputs that are files
 # Which methods stand for all in a table; the tests run the others.
 ROWS = {"table1": "cvsa_sample,classical", "table2": "cvsa,dps", "table3": "paper,blind_dps"}
 # Where a name in the documents stands for anything of its kind.
@@ -194,7 +195,7 @@ class Workshop:
             return False
         here = None
         if output:
-            here = f"out/{len(self._done)}{'.npz' if output.endswith('.npz') else ''}"
+            here = f"out/{len(self._done)}{next((end for end in SUFFIXES if output.endswith(end)), '')}"
             self._outputs[output] = here
             flags.set(output=here)
         self._done[key] = here
@@ -307,6 +308,7 @@ SHRINK = {
     "benchmark": shrink_benchmark,
     "posterior_benchmark": shrink_posterior_benchmark,
     "import": lambda flags: None,
+    "export": lambda flags: flags.set(checkpoint="prior"),
 }
 
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cvsa_jax.checkpoints import spec_from_json, spec_to_json
+from cvsa_jax.descriptions import spec_from_json, spec_to_json
 from cvsa_jax.importers import adm, ddpm, diffusers, epsilon
 from cvsa_jax.importers.arrays import shapes_of
 from cvsa_jax.importers.source import Source

@@ -29,6 +29,7 @@ VERBS = {
     "calibrate": ("calibrate", "measure a prior's denoising error and the spectrum of its images"),
     "benchmark": ("benchmark", "time a guided step against the bare network"),
     "import": ("import_checkpoint", "take over published weights: diffusion models, denoisers, networks that measure"),
+    "export": ("export", "write a prior as one safetensors file, or as a folder of the diffusers library"),
 }
 
 

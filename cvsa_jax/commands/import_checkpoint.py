@@ -73,8 +73,11 @@ def check(given: dict[str, Any]) -> Callable[[], None]:
               f"trained at {spec.image_size}x{spec.image_size}")  # fmt: skip
         for line in [*facts["notes"], *verified]:
             print(f"- {line}")
-        print(f"the prior is in {output}; measure its errors with: "
-              f"cvsa calibrate --checkpoint={output} --data=FOLDER --image_size={spec.image_size}")  # fmt: skip
+        told = model.imported.description
+        advice = "" if told and told.calibration else (
+            f"; measure its errors with: cvsa calibrate --checkpoint={output} --data=FOLDER "
+            f"--image_size={spec.image_size}")  # fmt: skip
+        print(f"the prior is in {output}{advice}")
 
     return work
 

@@ -1,10 +1,12 @@
 """Files of weights: those of PyTorch's networks, and ours."""
 
 import pathlib
+from collections.abc import Mapping
 from typing import Any, cast
 
 import jax
 import numpy as np
+import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from cvsa_jax.importers.files import flat_state, one_line_for, read_file
@@ -36,6 +38,12 @@ def save_tree(path: str | pathlib.Path, params: dict) -> None:
     """Write parameters, a tree of arrays, as .npz."""
     arrays: dict[str, Any] = {name: np.asarray(a) for name, a in flatten_dict(params, sep="/").items()}
     np.savez_compressed(path, **arrays)
+
+
+def save_safetensors(path: str | pathlib.Path, state: Mapping[str, np.ndarray], metadata: dict[str, str]) -> None:
+    """Write arrays by name, and text beside them, as .safetensors."""
+    # The library writes an array's memory as it lies.
+    safetensors.numpy.save_file({name: np.ascontiguousarray(a) for name, a in state.items()}, path, metadata)
 
 
 def check_tree(params: dict, expected: dict, what: str) -> dict:

@@ -3,7 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,20 +41,20 @@ DEFAULTS: dict[str, Any] = {
 _UNUSED = {"in_channels", "out_channels", "dropout", "num_train_timesteps"}  # the weights show them, or of no effect
 _CLASSES = (None, "UNet2DModel", "UNetUnconditionalModel")
 # By type of block: whether with attention, and its sampling; None is what downsample_type or upsample_type says.
-_BLOCKS = {
+BLOCKS = {
     "down": {"DownBlock2D": (0, "conv"), "AttnDownBlock2D": (1, None), "ResnetDownsampleBlock2D": (0, "block")},
     "up": {"UpBlock2D": (0, "conv"), "AttnUpBlock2D": (1, None), "ResnetUpsampleBlock2D": (0, "block")},
 }
-_SAMPLINGS = {"conv": "conv", "resnet": "block"}
-_PADDINGS = {0: "conv_after", 1: "conv"}
-_CLASS_EMBEDDINGS = {None: "table", "timestep": "sinusoids"}
-_NAMES = {
+SAMPLINGS = {"conv": "conv", "resnet": "block"}
+PADDINGS = {0: "conv_after", 1: "conv"}
+CLASS_EMBEDDINGS = {None: "table", "timestep": "sinusoids"}
+NAMES = {
     "norm0": "norm1", "conv0": "conv1", "embed": "time_emb_proj", "norm1": "norm2", "conv1": "conv2",
     "skip": "conv_shortcut", "norm": "group_norm", "qkv": ("to_q", "to_k", "to_v"), "out": "to_out.0",
 }  # fmt: skip
 _OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # of attention
-_SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine", "sigmoid": "sigmoid"}
-_PREDICTS = {"epsilon": "epsilon", "v_prediction": "v", "sample": "x0"}
+SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine", "sigmoid": "sigmoid"}
+PREDICTS = {"epsilon": "epsilon", "v_prediction": "v", "sample": "x0"}
 _USUAL_SCHEDULERS = (None, "DDPMScheduler", "DDIMScheduler", "PNDMScheduler")  # whose rates are linear if not told
 
 
@@ -85,11 +85,31 @@ def convert(source: Source, options: Options) -> Imported:
         raise ValueError(f"{MODEL} is missing beside the weights: give the folder that has both")
     state = {re.sub(r"(\.attentions\.\d+\.)(\w+)", _renamed, key): a for key, a in state_of(source).items()}
     channels, out_channels = image_channels(state, "conv_in.weight", "conv_out.weight")
-    said = _read(source.config[MODEL])
+    told = told_by(source.config, out_channels, options)
+    params = parameters(state, EpsilonUNet(**told.network), channels, told.prefixes, NAMES)
+    return imported(options, told.network, params, channels, told.constants, told.image_size, told.notes)
+
+
+class Told(NamedTuple):
+    """What the JSON files tell: the network's options, the names of its parts, constants, notes for the user."""
+
+    network: dict[str, Any]
+    prefixes: dict[str, str]
+    constants: dict[str, Any]
+    image_size: int
+    notes: list[str]
+
+
+def told_by(config: Mapping[str, dict], out_channels: int, options: Options) -> Told:
+    """What config.json and scheduler_config.json tell of a network with so many output channels.
+
+    Raises:
+      ValueError: if they describe another network, or the options contradict them.
+    """
+    said = _read(config[MODEL])
     network, prefixes = _structure(said)
     network |= {"out_channels": out_channels, **_classes(said, options)}
-    constants = _schedule(source.config.get(SCHEDULER), options)
-    notes = []
+    constants, notes = _schedule(config.get(SCHEDULER), options), []
     if constants is None:
         constants, notes = usual_schedule(options)
     size = said["sample_size"]
@@ -99,8 +119,7 @@ def convert(source: Source, options: Options) -> Imported:
         notes.append(
             f"{MODEL} does not tell the side of the images: taken to be {IMAGE_SIZE} (--options=image_size=...)"
         )
-    params = parameters(state, EpsilonUNet(**network), channels, prefixes, _NAMES)
-    return imported(options, network, params, channels, constants, size or IMAGE_SIZE, notes)
+    return Told(network, prefixes, constants, size or IMAGE_SIZE, notes)
 
 
 def _renamed(match: re.Match) -> str:
@@ -142,10 +161,10 @@ def _read(config: Mapping[str, Any]) -> dict[str, Any]:
 def _blocks(said: Mapping[str, Any], side: str) -> list[tuple[bool, str]]:
     """(whether with attention, its sampling) of each block of one side, in the file's order."""
     key, usual = f"{side}_block_types", f"{side}sample_type"
-    sampling, levels = _chosen(said[usual], usual, _SAMPLINGS), len(said["block_out_channels"])
+    sampling, levels = _chosen(said[usual], usual, SAMPLINGS), len(said["block_out_channels"])
     if len(said[key]) != levels:
         raise ValueError(f"{MODEL}: {key} has {len(said[key])} entries, but block_out_channels {levels}")
-    found = (_chosen(str(name).removeprefix("UNetRes"), key, _BLOCKS[side]) for name in said[key])
+    found = (_chosen(str(name).removeprefix("UNetRes"), key, BLOCKS[side]) for name in said[key])
     return [(bool(attends), kind or sampling) for attends, kind in found]
 
 
@@ -157,7 +176,7 @@ def _structure(said: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]
     sides = {"down": _blocks(said, "down"), "up": _blocks(said, "up")[::-1]}
     attends = {side: tuple(i for i, (with_attention, _) in enumerate(found) if with_attention)
                for side, found in sides.items()}  # fmt: skip
-    strided = _chosen(said["downsample_padding"], "downsample_padding", _PADDINGS)
+    strided = _chosen(said["downsample_padding"], "downsample_padding", PADDINGS)
     widths, blocks, head = tuple(said["block_out_channels"]), said["layers_per_block"], said["attention_head_dim"]
     for level in {*attends["down"], *attends["up"], *([len(widths) - 1] if said["add_attention"] else [])}:
         if head is not None and head > widths[level]:
@@ -191,7 +210,7 @@ def _structure(said: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]
 
 def _classes(said: Mapping[str, Any], options: Options) -> dict[str, Any]:
     """The part of the network's options that says how it is told a class."""
-    kind, count = _chosen(said["class_embed_type"], "class_embed_type", _CLASS_EMBEDDINGS), said["num_class_embeds"]
+    kind, count = _chosen(said["class_embed_type"], "class_embed_type", CLASS_EMBEDDINGS), said["num_class_embeds"]
     if kind == "table" and count is None:
         if options.num_classes is not None:
             raise ValueError(f"num_classes {options.num_classes} contradicts {MODEL}: the network knows no classes")
@@ -210,8 +229,8 @@ def _schedule(said: Mapping[str, Any] | None, options: Options) -> dict[str, Any
         raise ValueError(
             f"{SCHEDULER}: the noise of a {said['_class_name']} has no beta_schedule, and is not known here"
         )
-    name = _chosen(said.get("beta_schedule", "linear"), "beta_schedule", _SCHEDULES, SCHEDULER)
-    predicts = _chosen(said.get("prediction_type", "epsilon"), "prediction_type", _PREDICTS, SCHEDULER)
+    name = _chosen(said.get("beta_schedule", "linear"), "beta_schedule", SCHEDULES, SCHEDULER)
+    predicts = _chosen(said.get("prediction_type", "epsilon"), "prediction_type", PREDICTS, SCHEDULER)
     steps = said.get("num_train_timesteps", STEPS)
     first, last = said.get("beta_start", FIRST), said.get("beta_end", LAST)
     for option, value in (("schedule", name), ("diffusion_steps", steps), ("beta_start", first),

@@ -20,7 +20,7 @@ from cvsa_jax.settings import Settings, setting
 PREDICTS = ("epsilon", "v", "x0")
 IMAGE_SIZE = 256  # of nearly all published ones
 STEPS, FIRST, LAST = DEFAULTS["num_steps"], DEFAULTS["first"], DEFAULTS["last"]
-_LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
+LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
 
 State = dict[str, np.ndarray]
 
@@ -151,10 +151,10 @@ def parameters(
             third = jax.ShapeDtypeStruct((*leaf.shape[:-1], leaf.shape[-1] // 3), np.float32)
             for name in parts:
                 expected[part, name, kind] = third
-                entries.append((f"{prefixes[part]}.{name}.{_LEAVES[kind]}", (part, name, kind), turn))
+                entries.append((f"{prefixes[part]}.{name}.{LEAVES[kind]}", (part, name, kind), turn))
             continue
         expected[path] = leaf
-        theirs = ".".join([prefixes[part], *(str(names[name]) for name in layer), _LEAVES[kind]])
+        theirs = ".".join([prefixes[part], *(str(names[name]) for name in layer), LEAVES[kind]])
         first = functools.partial(ordered, part) if layer == ["qkv"] else np.asarray
         entries.append((theirs, path, lambda array, first=first, turn=turn: turn(first(array))))
     taken = cast(dict[tuple, np.ndarray], flatten_dict(take(state, entries, unflatten_dict(expected), ignored)))

@@ -37,6 +37,21 @@ def read_file(path: str | pathlib.Path) -> Any:
         return _read_split(path) if path.name.endswith(INDEX) else _read_one(path)
 
 
+def read_metadata(path: str | pathlib.Path) -> dict[str, str]:
+    """What a safetensors file says beside its weights, text by name; nothing of any other file.
+
+    Raises:
+      ValueError: one line, if it cannot be read.
+    """
+    path = pathlib.Path(path)
+    with one_line_for(path):
+        with path.open("rb") as file:
+            if not _is_safetensors(path, file.read(HEAD)):
+                return {}
+        with safetensors.safe_open(path, framework="np") as opened:
+            return opened.metadata() or {}
+
+
 @contextlib.contextmanager
 def one_line_for(path: str | pathlib.Path) -> Iterator[None]:
     """Turns every failure into a ValueError of one line: a broken file fails in many ways."""
@@ -96,8 +111,7 @@ def flat_state(tree: Any) -> dict[str, np.ndarray]:
 def _read_one(path: pathlib.Path) -> Any:
     with path.open("rb") as file:
         head, budget = file.read(HEAD), Budget(path.stat().st_size)
-        # Such a file starts with the length of its header, which is less than 2^32, and the header.
-        if path.suffix == ".safetensors" or head[4:9] == b"\0\0\0\0{":
+        if _is_safetensors(path, head):
             return _read_safetensors(path)
         if is_archive(head):
             return read_archive(file, budget)
@@ -108,6 +122,11 @@ def _read_one(path: pathlib.Path) -> Any:
     if head.startswith(b"version https://git-lfs"):
         raise ValueError("it only points to the weights, which `git lfs pull` fetches")
     raise ValueError("it is neither of torch.save, nor a pickle, nor a safetensors file" if head else "it is empty")
+
+
+def _is_safetensors(path: pathlib.Path, head: bytes) -> bool:
+    """Such a file starts with the length of its header, which is less than 2^32, and the header."""
+    return path.suffix == ".safetensors" or head[4:9] == b"\0\0\0\0{"
 
 
 def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:

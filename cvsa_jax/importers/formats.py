@@ -4,12 +4,13 @@ import types
 from collections.abc import Mapping
 from typing import Any
 
-from cvsa_jax.importers import adm, cld_sgm, ddpm, diffusers, dncnn, drunet, edm, ffdnet
+from cvsa_jax.importers import adm, cld_sgm, ddpm, diffusers, dncnn, drunet, edm, ffdnet, own
 from cvsa_jax.importers.source import Source
 from cvsa_jax.settings import Field, fields, nearest
 
 FORMATS: dict[str, types.ModuleType] = {
-    "adm": adm, "ddpm": ddpm, "diffusers": diffusers, "edm": edm, "cld_sgm": cld_sgm, "ffdnet": ffdnet,
+    "adm": adm, "ddpm": ddpm, "diffusers": diffusers, "edm": edm, "cld_sgm": cld_sgm,
+    own.KEY: own, "ffdnet": ffdnet,
     "drunet": drunet, "dncnn": dncnn,
 }  # fmt: skip
 

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from cvsa_jax.importers.files import INDEX, flat_state, one_line_for, read_file, read_json, some
+from cvsa_jax.descriptions import Description
+from cvsa_jax.importers.files import INDEX, flat_state, one_line_for, read_file, read_json, read_metadata, some
 from cvsa_jax.importers.inert import Inert
 from cvsa_jax.networks import NetworkSpec
 
@@ -25,7 +26,8 @@ class Source(NamedTuple):
 
     path: the file of weights that was read, also where a folder was named.
     tree: what it holds: nested dictionaries, lists, tuples, arrays, plain values and `Inert` objects.
-    config: of a folder, its config.json, scheduler_config.json and model_index.json, by name, as far as there are any.
+    config: of a folder, its config.json, scheduler_config.json and model_index.json, by name, as far as there are any;
+      and as "metadata" what a safetensors file says beside its weights, if anything.
     """
 
     path: pathlib.Path
@@ -34,14 +36,16 @@ class Source(NamedTuple):
 
 
 class Imported(NamedTuple):
-    """Published weights as a network of ours.
+    """Weights of a file as a network of ours.
 
     spec: what rebuilds it. params: {"params": {...}}, float32. notes: lines for the user, such as what was left out.
+    description: all that is known of it, where the file tells that; None of those that were published elsewhere.
     """
 
     spec: NetworkSpec
     params: dict
     notes: list[str]
+    description: Description | None = None
 
 
 def read_source(path: str | pathlib.Path) -> Source:
@@ -55,7 +59,7 @@ def read_source(path: str | pathlib.Path) -> Source:
     """
     path = pathlib.Path(path)
     if not path.is_dir():
-        return Source(path, read_file(path), {})
+        return Source(path, read_file(path), _metadata(path))
     with one_line_for(path):
         weights = _weights_in(path)
     places = {
@@ -64,7 +68,14 @@ def read_source(path: str | pathlib.Path) -> Source:
         "model_index.json": (path,),
     }
     found = {name: [p / name for p in folders if (p / name).is_file()] for name, folders in places.items()}
-    return Source(weights, read_file(weights), {name: read_json(files[0]) for name, files in found.items() if files})
+    tree = read_file(weights)
+    config = {name: read_json(files[0]) for name, files in found.items() if files}
+    return Source(weights, tree, config | _metadata(weights))
+
+
+def _metadata(path: pathlib.Path) -> dict[str, dict]:
+    said = {} if path.name.endswith(INDEX) else read_metadata(path)
+    return {"metadata": said} if said else {}
 
 
 def _weights_in(folder: pathlib.Path) -> pathlib.Path:

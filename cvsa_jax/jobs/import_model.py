@@ -139,5 +139,11 @@ def verify(model: Model, path: str | pathlib.Path) -> list[str]:
 
 
 def write_model(folder: pathlib.Path, model: Model) -> None:
-    """Write the prior."""
-    checkpoints.save_prior(folder, model.imported.spec, model.imported.params, None, model.facts)
+    """Write the prior; one of ours with what was stored of it, in place of where it comes from."""
+    spec, params, _, told = model.imported
+    if told is None:
+        checkpoints.save_prior(folder, spec, params, None, model.facts)
+        return
+    checkpoints.save_prior(folder, spec, params, told.calibration, told.training, told.spectrum)
+    if told.calibration is not None and told.calibrated_on is not None:
+        checkpoints.save_statistics(folder, told.calibration, told.spectrum, told.calibrated_on)
