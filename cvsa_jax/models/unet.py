@@ -67,8 +67,9 @@ class SelfAttention(nn.Module):
         h = nn.GroupNorm(_groups(x.shape[-1]), epsilon=1e-5, dtype=self.dtype)(x)
         h = h.reshape(x.shape[0], -1, x.shape[-1])
         h = nn.MultiHeadAttention(
-            num_heads=max(1, x.shape[-1] // 64), dtype=self.dtype, out_kernel_init=nn.initializers.zeros
-        )(h)
+            num_heads=max(1, x.shape[-1] // 64), dtype=self.dtype, out_kernel_init=nn.initializers.zeros,
+            attention_fn=lambda query, key, value, *_, **__: jax.nn.dot_product_attention(query, key, value),
+        )(h)  # fmt: skip
         return x + h.reshape(x.shape)
 
 
