@@ -85,7 +85,7 @@ def recorded():
 
 def test_the_official_code_gives_the_same(recorded):
     """With the averages; the official float32 noise is 1e-5 of outputs of about 0.7."""
-    (spec, params, notes), io = recorded
+    (spec, params, notes, *_), io = recorded
     assert spec.cld == CLD() and spec.parameterization == "cld_sgm"
     assert notes == ["not in the file, taken as published of its kind: beta0=4,beta1=0,numerical_eps=1e-09 (--options)"]
     network = spec.network("float32")
@@ -125,7 +125,7 @@ def test_other_networks(name):
     settings, options = VARIANTS[name]
     source, network = made(settings)
     assert find_format(source) == "cld_sgm"
-    spec, params, _ = importer.convert(source, importer.Options(image_size=SIDE, **options))
+    spec, params, *_ = importer.convert(source, importer.Options(image_size=SIDE, **options))
     apply = jax.jit(spec.build("float32").apply)
     u = np.random.default_rng(1).normal(size=(6, SIDE, SIDE))
     for t in (1e-3, 0.6):
@@ -176,7 +176,7 @@ def test_the_network_of_a_gaussian_is_its_posterior_mean(mixed):
 
 
 def test_such_a_prior_has_its_own_diffusion(recorded):
-    (spec, params, _), _ = recorded
+    (spec, params, *_), _ = recorded
     with pytest.raises(ValueError, match="was trained with"):
         build_prior(spec, params, CLD(beta=8.0))
 

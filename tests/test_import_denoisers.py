@@ -209,7 +209,7 @@ def imported(name):
 def test_the_prior_is_the_file_s_network_in_our_range(name):
     """Both levels that it knows, and at a higher one the network at its highest."""
     _, (_, denoise), _, _, levels = CASES[name]
-    spec, params, notes = imported(name)
+    spec, params, notes, *_ = imported(name)
     assert any("not Gaussian" in note for note in notes) == (name == "ffdnet clip")
     lowest, highest = (2 * level / 255 for level in levels)
     assert (spec.constants, spec.highest_noise) == ({"lowest_noise": lowest, "highest_noise": highest}, highest)
@@ -226,7 +226,7 @@ def test_the_prior_is_the_file_s_network_in_our_range(name):
 @each
 def test_the_noise_level_is_seen_where_it_is_told(name):
     """By FFDNet, DRUNet and FDnCNN; the other networks find it or know one."""
-    spec, params, _ = imported(name)
+    spec, params, *_ = imported(name)
     x = jnp.zeros((2, 8, 8, spec.image_channels))
     out = jax.jit(spec.build().apply)(params, x, jnp.asarray([0.0, 0.1]))
     told = CASES[name][0] != "dncnn" or name == "fdncnn"
@@ -251,7 +251,7 @@ def test_what_a_training_program_puts_around_the_weights_is_taken_off(name):
     for left_out, tree in trees.items():
         wrapped = source._replace(tree=tree)
         assert [kind for kind, other in FORMATS.items() if other.matches(wrapped)] == [CASES[name][0]]
-        spec, params, notes = module.convert(wrapped, module.Options(**CASES[name][3]))
+        spec, params, notes, *_ = module.convert(wrapped, module.Options(**CASES[name][3]))
         assert spec == plain_one.spec
         assert jax.tree.all(jax.tree.map(np.array_equal, params, plain_one.params))
         assert [f"left out: {left_out}" in note for note in notes] == [True] * bool(left_out) + [False]
@@ -268,7 +268,7 @@ def test_what_is_no_denoiser_is_of_no_format():
 
 
 def test_below_its_level_a_network_takes_away_the_noise_s_energy_and_no_more():
-    spec, params, _ = imported("dncnn merged")
+    spec, params, *_ = imported("dncnn merged")
     prior = build_prior(spec, params)
     x = np.random.default_rng(2).uniform(-1, 1, (8, 8, 1)).astype(np.float32)
     ours = jax.jit(prior.denoise)
@@ -318,7 +318,7 @@ def test_the_published_networks_have_the_published_number_of_parameters(name):
 
 @pytest.mark.parametrize("name", ["ffdnet colour", "drunet colour", "dncnn merged"])
 def test_remat_and_bfloat16_change_neither_the_values_nor_the_gradient(name):
-    spec, params, _ = imported(name)
+    spec, params, *_ = imported(name)
     x = jnp.asarray(np.random.default_rng(3).uniform(0, 1, (1, 8, 8, spec.image_channels)), jnp.float32)
     found = []
     for dtype, remat in (("float32", False), ("float32", True), ("bfloat16", False)):
@@ -378,7 +378,7 @@ def test_published_weights_denoise_photographs():
     """PSNR of noise 25/255 and 50/255 on parts of the shipped photographs; the paper has 31.2 and 28.0 dB on CBSD68."""
     source = read_source(published())
     assert [kind for kind, module in FORMATS.items() if module.matches(source)] == ["ffdnet"]
-    spec, params, _ = ffdnet.convert(source, ffdnet.Options())
+    spec, params, *_ = ffdnet.convert(source, ffdnet.Options())
     denoise = jax.jit(jax.vmap(build_prior(spec, params).denoise, (0, None)))
     files = images.list_images(SAMPLES)[::4]
     clean = np.stack([images.to_float(images.open_image(f).convert("RGB"))[64:192, 64:192] for f in files])

@@ -103,7 +103,7 @@ def recorded():
 
 def test_the_official_code_gives_the_same(recorded):
     """Of NCSN++ with a Fourier embedding, whose own float32 noise is 5e-6 of about 0.5."""
-    (spec, params, notes), io = recorded
+    (spec, params, notes, *_), io = recorded
     assert (spec.parameterization, spec.highest_noise, notes) == ("edm_ve", 100.0, [])
     apply = jax.jit(spec.build("float32").apply)
     out = [apply(params, last(io["x"]), jnp.full(2, label)) for label in io["noise_labels"]]
@@ -130,7 +130,7 @@ def test_a_state_dictionary_beside_its_arguments_is_the_pickle(recorded, tmp_pat
 def test_other_networks_and_preconditioners(name):
     class_name, arguments, sigmas = VARIANTS[name]
     source, network = made(name)
-    spec, params, notes = edm.convert(source, edm.Options())
+    spec, params, notes, *_ = edm.convert(source, edm.Options())
     assert any("map_augment" in note for note in notes) == ("augment_dim" in arguments)
     chosen = 1 if spec.classes else None
     prior = build_prior(spec, params, class_label=chosen)

@@ -132,6 +132,7 @@ def test_summary_records_every_setting(job, tiny_checkpoint):
     record = json.loads((output / "summary.json").read_text())
     assert record["settings"] == {
         "task": "motion_deblur", "measured": False, "operator": None, "checkpoint": str(tiny_checkpoint),
+        "high_noise_checkpoint": None, "switch_noise": None, "class_label": None,
         "dtype": None, "image_size": None, "noise": "gaussian", "method": "cvsa", "seed": 0,
         "kernel": None, "boundary": "reflect", "kernel_size": None, "motion_intensity": 0.5, "noise_std": 0.05,
         "sampler": "decoupled", "guidance": "spectral_covariance", "num_steps": 6, "num_corrections": 0,
@@ -523,8 +524,8 @@ def test_benchmark_prints_json(run_verb, tiny_checkpoint):
 
 
 def test_benchmark_times_every_task_that_needs_no_file(run_verb, tiny_checkpoint, monkeypatch):
-    for name in ("compiled_bare", "compiled_guided"):
-        monkeypatch.setattr(f"cvsa_jax.evaluation.benchmark.{name}", lambda *_: lambda: None)
+    monkeypatch.setattr("cvsa_jax.evaluation.benchmark.compiled_bare", lambda *_: lambda: None)
+    monkeypatch.setattr("cvsa_jax.evaluation.benchmark.compiled_guided", lambda *_: (lambda: None, 1.0))
     done = run_verb("benchmark", f"--checkpoint={tiny_checkpoint}", "--image_size=16")
     assert done.returncode == 0, done.stderr
     expected = [n for n, t in operators.TASKS.items() if not t.requires and not t.blind]
