@@ -136,6 +136,7 @@ def test_what_cannot_be_calibrated_is_said(imported, run_verb, flags, message):
         (["--source=TEXT"], "TEXT"),
         (["--source=FILE", "--format=drunet"], "is not in the format drunet"),
         (["--source=FILE", "--model=drunet_color"], "is in the format drunet, but"),
+        (["--source=FILE", "--model=ffdnet_color"], "--model=ffdnet_color has 852,108 parameters, but"),
         (["--source=FILE", "--options=heads=3"], "ffdnet has no option heads"),
         (["--source=FILE", "--options=largest_noise=many"], "largest_noise must be a number, got 'many'"),
         (["--source=FILE", "--model=ffdnet_color", "--options=largest_noise=50"], "contradicts --model"),

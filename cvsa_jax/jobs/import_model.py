@@ -59,6 +59,8 @@ def read_model(own: ModelSettings) -> Model:
     options = make_options(name, parse_options(own.options or ""), known.options if known else {})
     imported = FORMATS[name].convert(source, options)
     count = sum(int(np.prod(a.shape)) for a in jax.tree.leaves(imported.params))
+    if known and known.parameters not in (None, count):
+        raise ValueError(f"--model={model} has {known.parameters:,} parameters, but {source.path} {count:,}")
     facts = {"source": source.path.name, "format": name, "parameters": count, "notes": imported.notes}
     if known:
         facts |= {"model": model, "home": known.home}
