@@ -182,7 +182,7 @@ TASKS = (
     ),
     Task(
         "motion_deblur", "motion blur by a known kernel", motion_blur, (Convolution,), MotionBlurSettings,
-        drawn_by=("kernel",), accuracy=SHORT_CHAINS,
+        drawn_by=("kernel",),
     ),
     Task(
         "blind_gaussian_deblur", "Gaussian blur of unknown width", _gaussian_by_kernel, (Convolution,), _BlindGaussian,
