@@ -23,8 +23,8 @@ class BlindSettings(Settings):
     search_guesses: int = setting(8, "Kernels that the search refines.", low=1)
 
 
-# Of as many evaluations in all, the mean of four short chains had less error and more structural similarity than that of
-# two long ones under noise, Gaussian blur and reduction; elsewhere not both (docs/results.md).
+# Of as many evaluations in all, the mean of four short chains had less error and more structural similarity than that
+# of two long ones under noise, Gaussian blur, x2 and x4; elsewhere not both (docs/results.md).
 SHORT_CHAINS = {"num_steps": 25, "num_samples": 4}
 
 
