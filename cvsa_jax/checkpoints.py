@@ -5,7 +5,6 @@ A prior is a folder: `prior.json` (network, diffusion, calibration, the images' 
 """
 
 import json
-import os
 import pathlib
 from typing import Any, NamedTuple
 
@@ -22,6 +21,7 @@ from cvsa_jax.networks import NetworkSpec, as_dtype, build_prior
 from cvsa_jax.priors import Calibration, Prior
 from cvsa_jax.spectral import Spectrum
 from cvsa_jax.types import InputError
+from cvsa_jax.writing import write_json
 
 DEFAULT, KERNELS = "products64", "kernels16"
 
@@ -46,7 +46,7 @@ class LoadedPrior(NamedTuple):
 
 def save_prior(
     folder, spec: NetworkSpec, params, calibration: Calibration | None, training: dict,
-    spectrum: Spectrum | None = None,
+    spectrum: Spectrum | None = None, calibrated_on: dict | None = None,
 ) -> None:  # fmt: skip
     """Write a prior, replacing one that is there.
 
@@ -56,13 +56,15 @@ def save_prior(
       calibration: its measured denoising error, or None.
       training: facts about it, JSON values.
       spectrum: of the images, for guidance, where it is not that of the network's preconditioning.
+      calibrated_on: facts about the measuring, or None.
     """
     folder = pathlib.Path(folder).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(folder / "params", params, force=True)
     record = {"network": spec_to_json(spec), **statistics_to_json(calibration, spectrum), "training": training}
-    _write(folder / "prior.json", record)
+    record |= {} if calibrated_on is None else {"calibrated_on": calibrated_on}
+    write_json(folder / "prior.json", record)
 
 
 def save_statistics(folder, calibration: Calibration, spectrum: Spectrum | None, facts: dict) -> None:
@@ -73,13 +75,7 @@ def save_statistics(folder, calibration: Calibration, spectrum: Spectrum | None,
     """
     path = find_prior(folder) / "prior.json"
     record = _read(path)
-    _write(path, {**record, **statistics_to_json(calibration, spectrum), "calibrated_on": facts})
-
-
-def _write(path: pathlib.Path, record: dict) -> None:
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(record, indent=1) + "\n")
-    os.replace(part, path)  # whole or not at all
+    write_json(path, {**record, **statistics_to_json(calibration, spectrum), "calibrated_on": facts})
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from cvsa_jax.calibration import Calibration, white_error
+from cvsa_jax.calibration import Calibration
 from cvsa_jax.priors import Prior, denoiser_of, prior_from_denoiser
 
 KNOTS = np.geomspace(2e-3, 200.0, 24)
@@ -73,10 +73,5 @@ def _joined(low: Prior, high: Prior, limit: float) -> Calibration | None:
         return None
     below = np.unique([*KNOTS[limit > KNOTS], limit])
     above = np.unique([limit * (1 + 1e-4), *KNOTS[limit * (1 + 1e-3) < KNOTS]])
-    return Calibration(np.concatenate([below, above]), np.concatenate([_errors(low, below), _errors(high, above)]))
-
-
-def _errors(prior: Prior, noises: np.ndarray) -> np.ndarray:
-    levels = jnp.asarray(noises, jnp.float32)
-    found = white_error(levels) if prior.calibration is None else prior.error_variance(levels)
-    return np.asarray(found)
+    errors = [p.error_variance(jnp.asarray(s, jnp.float32)) for p, s in ((low, below), (high, above))]
+    return Calibration(np.concatenate([below, above]), np.concatenate(errors))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from cvsa_jax import spectral
 from cvsa_jax.noise import NoiseModel
-from cvsa_jax.operators.algebra import conjugate_gradients, linearised
+from cvsa_jax.operators.algebra import conjugate_gradients, is_linear, linearised
 from cvsa_jax.operators.base import Operator
 from cvsa_jax.spectral import Spectrum
 
@@ -22,7 +22,7 @@ def linear_solution(
     S has the images' spectrum on the diagonal of `spectral.forward`, and V the noise's variance: this is the mean of x
     given y if images were a Gaussian field. With x = S^1/2 z it minimises |z|^2 + |V^-1/2 (y - H S^1/2 z)|^2 by
     ITERATIONS of conjugate gradients, each of which has a smaller one: they find the strong, low frequencies first. A
-    nonlinear H is linearised LINEARISATIONS times, at the last solution.
+    nonlinear H is linearised LINEARISATIONS times, at the last solution; of a linear one the first is the solution.
 
     Args:
       measurement: y, one real array. operator: H. noise: of y. spectrum: None is white, of variance WHITE.
@@ -46,4 +46,4 @@ def linear_solution(
         return colour(conjugate_gradients(apply, right, lambda r: r, ITERATIONS)), None
 
     x = jnp.zeros(image_shape, working)
-    return jax.lax.scan(improve, x, length=LINEARISATIONS)[0]
+    return jax.lax.scan(improve, x, length=1 if is_linear(operator, image_shape) else LINEARISATIONS)[0]

@@ -185,6 +185,21 @@ def require(given: Mapping[str, Any], *names: str) -> None:
             raise ValueError(f"--{name} is required")
 
 
+def replaced(owners: Iterable[type], given: Mapping[str, Any]) -> dict[str, str]:
+    """Of settings classes: why a setting has no effect, by its name, where one that is given replaces it."""
+    found: dict[str, str] = {}
+    for field in (f for owner in owners for f in fields(owner) if f.name in given):
+        found |= dict.fromkeys(field.setting.replaces, f"beside --{field.name}")
+    return found
+
+
+def refuse(idle: Mapping[str, str], given: Mapping[str, Any]) -> None:
+    """Raises ValueError on a given value that is idle; idle: why, by name."""
+    for name, why in idle.items():
+        if name in given:
+            raise ValueError(f"--{name} has no effect {why}")
+
+
 def build(owner: type, given: Mapping[str, Any], **defaults) -> Any:
     """A settings object from the given values that it has a field for, over other defaults."""
     names = {f.name for f in fields(owner)}

@@ -85,8 +85,8 @@ MUTATIONS = (
              "zip((parts[1], parts[0], parts[2]), np.split(array, 3)", "tests/test_export.py -k option"),
     Mutation("export: other networks too", "exporters/diffusers.py", "if differing:", "if False:",
              "tests/test_export.py -k does_not_have"),
-    Mutation("export: no spectrum comes back", "jobs/import_model.py", "told.training, told.spectrum)",
-             "told.training)", "tests/test_export.py -k holds_all"),
+    Mutation("export: no spectrum comes back", "jobs/import_model.py", "told.spectrum, told.calibrated_on",
+             "None, told.calibrated_on", "tests/test_export.py -k holds_all"),
     Mutation("export: half a file", "jobs/export.py", "export.write(part)", "export.write(part := output)",
              "tests/test_export.py -k until"),
     # The diffusion and its priors.

@@ -20,7 +20,7 @@ from cvsa_jax.diffusion import CLD
 from cvsa_jax.evaluation.benchmark import BenchmarkSettings, benchmark
 from cvsa_jax.plans import takes_particles
 from cvsa_jax.sampler_settings import SamplerSettings
-from cvsa_jax.settings import build, fields
+from cvsa_jax.settings import build, fields, refuse, replaced
 
 
 def groups() -> Groups:
@@ -31,8 +31,7 @@ def groups() -> Groups:
 def check(given: dict[str, Any]) -> Callable[[], None]:
     """The timing."""
     own, cld = build(BenchmarkSettings, given), build(CLD, given)
-    if "random_weights" in given and "checkpoint" in given:
-        raise ValueError("--checkpoint has no effect beside --random_weights")
+    refuse(replaced([BenchmarkSettings], given), given)
     if takes_particles(SamplerSettings(own.sampler)):
         raise ValueError(f"--sampler={own.sampler} runs a population, which is not timed")
     return lambda: print(json.dumps(benchmark(own, cld), indent=1))

@@ -25,7 +25,7 @@ def check(given: dict[str, Any]) -> Callable[[], None]:
 
     def work() -> None:
         found = measuring.run()
-        for noise, error in zip(found["noise"], found["error"], strict=True):
+        for noise, error in zip(found.noise, found.error, strict=True):
             print(f"noise {noise:8.4g}: mean squared error {error:.4g}")
         print(f"stored in {measuring.own.checkpoint}")
 

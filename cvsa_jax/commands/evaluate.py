@@ -152,7 +152,7 @@ def caption(plan: comparison.Plan, own: EvaluateSettings, count: int, name: str)
     work = "each method's own steps"
     if plan.evaluations:
         starts = [preset_of(task).combine == RESIDUAL for task in plan.tasks]
-        means = f"the mean{'s' if len(CHAINS) > 2 else ''} of {' and '.join(map(str, CHAINS[1:]))}"
+        means = f"the means of {' and '.join(map(str, CHAINS[1:]))}"
         several = [means] * (not all(starts)) + [f"{PHASE_STARTS} starts"] * any(starts)
         work = f"{plan.evaluations} network evaluations an image, the best of one chain and {' or '.join(several)}"
     size, job = f"{own.image_size}x{own.image_size}", comparison.noise_text(plan)

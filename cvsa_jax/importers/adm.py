@@ -18,11 +18,10 @@ from cvsa_jax.importers.epsilon import (
     image_channels,
     imported,
     parameters,
-    plain_state,
     shape_of,
     usual_schedule,
 )
-from cvsa_jax.importers.source import Imported, Source, state_of
+from cvsa_jax.importers.source import Imported, Source, plain_state, state_of
 from cvsa_jax.models.epsilon_unet import EpsilonUNet
 from cvsa_jax.settings import setting
 

@@ -13,11 +13,10 @@ from cvsa_jax.importers.epsilon import (
     image_channels,
     imported,
     parameters,
-    plain_state,
     shape_of,
     usual_schedule,
 )
-from cvsa_jax.importers.source import Imported, Source
+from cvsa_jax.importers.source import Imported, Source, plain_state
 from cvsa_jax.models.epsilon_unet import EpsilonUNet
 
 SUMMARY = "the DDPM U-Net, a state dictionary (.ckpt) of DDRM or SDEdit, or a training state of the DDIM code"

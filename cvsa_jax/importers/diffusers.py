@@ -17,10 +17,9 @@ from cvsa_jax.importers.epsilon import (
     image_channels,
     imported,
     parameters,
-    plain_state,
     usual_schedule,
 )
-from cvsa_jax.importers.source import Imported, Source, state_of
+from cvsa_jax.importers.source import Imported, Source, plain_state, state_of
 from cvsa_jax.models.epsilon_unet import ACTIVATIONS, EpsilonUNet
 from cvsa_jax.parameterizations.epsilon import kept_of
 from cvsa_jax.settings import setting

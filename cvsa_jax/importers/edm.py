@@ -12,7 +12,7 @@ import numpy as np
 from cvsa_jax.importers.edm_arrays import parameters
 from cvsa_jax.importers.files import read_json
 from cvsa_jax.importers.inert import Inert
-from cvsa_jax.importers.source import Imported, Source, state_of
+from cvsa_jax.importers.source import Imported, Source, plain_state, state_of
 from cvsa_jax.models.dhariwal_unet import DhariwalUNet
 from cvsa_jax.models.song_unet import SongUNet
 from cvsa_jax.networks import NetworkSpec
@@ -87,12 +87,8 @@ class Found(NamedTuple):
 
 def matches(source: Source) -> bool:
     """Whether a file is of this format."""
-    if _object(source.tree) is not None:
-        return True
-    try:
-        return {"model.map_layer0.weight", "model.map_layer1.weight"} <= state_of(source).keys()
-    except ValueError:
-        return False
+    layers = {"model.map_layer0.weight", "model.map_layer1.weight"}
+    return _object(source.tree) is not None or layers <= plain_state(source).keys()
 
 
 def _object(tree: Any) -> Inert | None:

@@ -11,10 +11,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from cvsa_jax.adapters import preserving
 from cvsa_jax.importers.arrays import convolution, shapes_of
-from cvsa_jax.importers.source import Imported, Source, state_of, take
+from cvsa_jax.importers.source import Imported, take
 from cvsa_jax.models.epsilon_unet import EpsilonUNet
 from cvsa_jax.networks import NetworkSpec
-from cvsa_jax.parameterizations.epsilon import DEFAULTS, SCHEDULES, SMALLEST_KEPT, kept_of
+from cvsa_jax.parameterizations.epsilon import DEFAULTS, SCHEDULES, usable_of
 from cvsa_jax.settings import Settings, setting
 
 PREDICTS = ("epsilon", "v", "x0")
@@ -73,14 +73,6 @@ def constants_of(name: str, steps: int, first: float, last: float, predicts: str
     """The constants of the parameterization 'epsilon'."""
     ends = {} if name == "cosine" else {"first": first, "last": last}
     return {"schedule": name, "num_steps": steps, **ends, "predicts": predicts}
-
-
-def plain_state(source: Source) -> State:
-    """The arrays of a file by name; none if it holds no state dictionary."""
-    try:
-        return state_of(source)
-    except ValueError:
-        return {}
 
 
 def shape_of(state: Mapping[str, np.ndarray], key: str, rank: int) -> tuple[int, ...]:
@@ -182,8 +174,7 @@ def imported(
     outputs, classes = network["out_channels"], network.get("classes", 0)
     if outputs > channels:
         notes = [*notes, f"of the network's {outputs} outputs the last {outputs - channels}, variances, are not used"]
-    kept = kept_of(constants)
-    kept = kept[: int((kept > SMALLEST_KEPT).sum())]
+    kept = usable_of(constants)
     preserving(kept)
     spec = NetworkSpec(
         parameterization="epsilon", image_channels=channels, image_size=options.image_size or image_size,

@@ -106,6 +106,14 @@ def state_of(source: Source) -> dict[str, np.ndarray]:
         return flat_state(averaged if isinstance(averaged, Inert) else tree)
 
 
+def plain_state(source: Source) -> dict[str, np.ndarray]:
+    """The weights of a source as `state_of` has them; none if it holds anything else."""
+    try:
+        return state_of(source)
+    except ValueError:
+        return {}
+
+
 def take(
     state: Mapping[str, np.ndarray], entries: Iterable[Entry], expected: dict, ignored: Sequence[str] = ()
 ) -> dict:

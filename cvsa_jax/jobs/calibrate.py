@@ -2,12 +2,11 @@
 
 import dataclasses
 import pathlib
-from typing import Any
 
 import jax
-import numpy as np
 
 from cvsa_jax import checkpoints, data, images
+from cvsa_jax.calibration import Calibration
 from cvsa_jax.denoising import calibrate
 from cvsa_jax.jobs import records
 from cvsa_jax.jobs.settings import JobSettings
@@ -42,8 +41,8 @@ class Calibrating:
     files: list[pathlib.Path]
     size: int
 
-    def run(self) -> dict[str, Any]:
-        """Measure, store and return what was found."""
+    def run(self) -> Calibration:
+        """Measure, store and return the denoising error; the spectrum is stored alone."""
         own, prior = self.own, self.loaded.prior
         batch = data.load_squares(self.files, self.size, self.loaded.spec.image_channels)
         found = calibrate(prior, batch, key=jax.random.key(own.seed), batch_size=own.batch_size)
@@ -51,9 +50,7 @@ class Calibrating:
         facts = {"images": len(batch), "image_size": self.size, "folder": pathlib.Path(str(own.data)).name,
                  "class_label": own.class_label, "seed": own.seed, **records.versions()}  # fmt: skip
         checkpoints.save_statistics(own.checkpoint, found.calibration, found.spectrum, facts)
-        return {"noise": np.asarray(found.calibration.noise).tolist(),
-                "error": np.asarray(found.calibration.error).tolist(),
-                "spectrum": found.spectrum and dataclasses.asdict(found.spectrum)}  # fmt: skip
+        return found.calibration
 
 
 def prepare(own: CalibrateSettings) -> Calibrating:

@@ -3,13 +3,13 @@
 import dataclasses
 import os
 import pathlib
-import shutil
 
 from cvsa_jax import checkpoints
 from cvsa_jax.exporters import FORMATS, Export
 from cvsa_jax.jobs.settings import JobSettings
 from cvsa_jax.settings import Settings, like, require, setting
 from cvsa_jax.types import InputError
+from cvsa_jax.writing import whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,9 +40,5 @@ def write(own: ExportSettings, export: Export) -> None:
     """Write it, whole or not at all."""
     output = pathlib.Path(str(own.output))
     output.parent.mkdir(parents=True, exist_ok=True)
-    part = output.with_name(f"{output.name}.part")
-    if part.is_dir():  # of a run that was killed
-        shutil.rmtree(part)
-    part.unlink(missing_ok=True)
-    export.write(part)
-    part.rename(output)
+    with whole(output) as part:
+        export.write(part)

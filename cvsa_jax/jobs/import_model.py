@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -9,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from cvsa_jax import checkpoints
+from cvsa_jax.descriptions import Description
+from cvsa_jax.importers.arrays import read_tree
 from cvsa_jax.importers.formats import FORMATS, find_format, make_options, parse_options
 from cvsa_jax.importers.known import KNOWN
-from cvsa_jax.importers.source import Imported, Source, read_source, state_of
+from cvsa_jax.importers.source import Imported, Source, plain_state, read_source
 from cvsa_jax.networks import build_prior
 from cvsa_jax.priors import denoiser_of
 from cvsa_jax.settings import Settings, require, setting
@@ -58,7 +61,7 @@ def read_model(own: ModelSettings) -> Model:
         raise ValueError(f"--model={model} is in the format {known.format}, but {source.path} in {name}")
     options = make_options(name, parse_options(own.options or ""), known.options if known else {})
     imported = FORMATS[name].convert(source, options)
-    count = sum(int(np.prod(a.shape)) for a in jax.tree.leaves(imported.params))
+    count = sum(a.size for a in jax.tree.leaves(imported.params))
     if known and known.parameters not in (None, count):
         raise ValueError(f"--model={model} has {known.parameters:,} parameters, but {source.path} {count:,}")
     facts = {"source": source.path.name, "format": name, "parameters": count, "notes": imported.notes}
@@ -69,22 +72,23 @@ def read_model(own: ModelSettings) -> Model:
 
 def recognised(source: Source, name: str) -> str | None:
     """The known model of a file's published name and number of parameters; None if there is none."""
-    candidates = {key: k for key, k in KNOWN.items() if k.format == name and k.file == source.path.name}
-    if not candidates:
-        return None
-    try:
-        count = sum(int(np.prod(a.shape)) for a in state_of(source).values())
-    except ValueError:  # a file that holds more than a network
-        return None
-    return next((key for key, k in candidates.items() if k.parameters == count), None)
+    count = sum(a.size for a in plain_state(source).values())  # none of a file that holds more than a network
+    same = (name, source.path.name, count)
+    return next((key for key, k in KNOWN.items() if (k.format, k.file, k.parameters) == same), None)
 
 
-# Recorded files: (inputs as the network or the prior sees them, what came out, in float64 first where it is there).
-_RECORDED = {
-    "the network's output": (("x", "t"), ("x", "noise_labels"), ("u", "t")),
-    "the denoised image": (("y", "sigma"),),
-}
-_OUTPUTS = {"the network's output": ("out64", "out_ema64", "out", "out_ema"), "the denoised image": ("denoised", "D")}
+class Recorded(NamedTuple):
+    """What a recorded file may hold: names of (images, levels), of which one pair is there, and of what came out."""
+
+    what: str
+    inputs: tuple[tuple[str, str], ...]
+    outputs: tuple[str, ...]  # in float64 first, where it is there
+
+
+RAW = Recorded(
+    "the network's output", (("x", "t"), ("x", "noise_labels"), ("u", "t")), ("out64", "out_ema64", "out", "out_ema")
+)
+DENOISED = Recorded("the denoised image", (("y", "sigma"),), ("denoised", "D"))
 TOLERANCE = 1e-3
 
 
@@ -97,42 +101,16 @@ def verify(model: Model, path: str | pathlib.Path) -> list[str]:
     Raises:
       ValueError: if the file cannot be read or has none of these, or an output differs by more than TOLERANCE.
     """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            recorded = {name: archive[name] for name in archive.files}
-    except Exception as error:
-        raise ValueError(f"cannot read {path}: {error}") from error
-    spec = model.imported.spec
+    arrays, spec = read_tree(path), model.imported.spec
     params = jax.tree.map(jnp.asarray, model.imported.params)
     network = spec.network("float32", class_label=0 if spec.needs_class else None)
-    prior = build_prior(spec, params, dtype="float32", class_label=network.class_label)
-    denoise = denoiser_of(prior)
-    lines = []
-    for kind, pairs in _RECORDED.items():
-        inputs = next((pair for pair in pairs if all(name in recorded for name in pair)), None)
-        output = next((name for name in _OUTPUTS[kind] if name in recorded), None)
-        if inputs is None or output is None or (kind == "the denoised image" and denoise is None):
-            continue
-        images, levels = (recorded[name] for name in inputs)
-        found = []
-        for i, level in enumerate(levels):
-            batch = jnp.asarray(np.moveaxis(images if kind == "the network's output" else images[i], 1, -1))
-            if kind == "the network's output":
-                out = jax.jit(network)(params, batch, jnp.full(batch.shape[:1], level, jnp.float32))
-            else:
-                assert denoise is not None  # or it was left out above
-                out = jax.jit(jax.vmap(denoise, (0, None)))(batch, jnp.float32(level))
-            found.append(np.moveaxis(np.asarray(out), -1, 1))
-        want = recorded[output]
-        got = np.stack(found)
-        if got.shape != want.shape and got.shape[2] > want.shape[2]:
-            got = got[:, :, : want.shape[2]]
-        if got.shape != want.shape:
-            raise ValueError(f"{path}: {output} is {want.shape}, but the model gives {got.shape}")
-        error = float(np.sqrt(np.mean((got.astype(np.float64) - want) ** 2)) / np.abs(want).max())
-        if not error <= TOLERANCE:
-            raise ValueError(f"{path}: {kind} is not {output}: root mean square error {error:.2g} of its maximum")
-        lines.append(f"{kind} is {output}: root mean square error {error:.2g} of its maximum")
+    answer = jax.jit(lambda batch, level: network(params, batch, jnp.full(batch.shape[:1], level)))
+    answers = [(RAW, answer)]
+    denoise = denoiser_of(build_prior(spec, params, dtype="float32", class_label=network.class_label))
+    if denoise is not None:
+        answers.append((DENOISED, jax.jit(jax.vmap(denoise, (0, None)))))
+    found = [_compared(path, arrays, recorded, answer) for recorded, answer in answers]
+    lines = [line for line in found if line is not None]
     if not lines:
         raise ValueError(
             f"{path} has no recorded inputs and outputs; see the documentation of jobs.import_model.verify"
@@ -140,12 +118,27 @@ def verify(model: Model, path: str | pathlib.Path) -> list[str]:
     return lines
 
 
+def _compared(path, arrays: dict[str, np.ndarray], recorded: Recorded, answer: Callable) -> str | None:
+    """How far an answer (images (B, H, W, C), level) is from what was recorded; None if nothing was."""
+    inputs = next((pair for pair in recorded.inputs if arrays.keys() >= {*pair}), None)
+    output = next((name for name in recorded.outputs if name in arrays), None)
+    if inputs is None or output is None:
+        return None
+    images, levels = (np.asarray(arrays[name], np.float32) for name in inputs)
+    batches = images if images.ndim == 5 else [images] * len(levels)
+    shown = ((jnp.asarray(np.moveaxis(batch, 1, -1)), level) for batch, level in zip(batches, levels, strict=True))
+    want, got = arrays[output], np.stack([np.moveaxis(np.asarray(answer(*each)), -1, 1) for each in shown])
+    got = got[:, :, : want.shape[2]]
+    if got.shape != want.shape:
+        raise ValueError(f"{path}: {output} is {want.shape}, but the model gives {got.shape}")
+    error = float(np.sqrt(np.mean((got.astype(np.float64) - want) ** 2)) / np.abs(want).max())
+    if not error <= TOLERANCE:
+        raise ValueError(f"{path}: {recorded.what} is not {output}: root mean square error {error:.2g} of its maximum")
+    return f"{recorded.what} is {output}: root mean square error {error:.2g} of its maximum"
+
+
 def write_model(folder: pathlib.Path, model: Model) -> None:
     """Write the prior; one of ours with what was stored of it, in place of where it comes from."""
     spec, params, _, told = model.imported
-    if told is None:
-        checkpoints.save_prior(folder, spec, params, None, model.facts)
-        return
-    checkpoints.save_prior(folder, spec, params, told.calibration, told.training, told.spectrum)
-    if told.calibration is not None and told.calibrated_on is not None:
-        checkpoints.save_statistics(folder, told.calibration, told.spectrum, told.calibrated_on)
+    told = told or Description(spec, None, None, model.facts)
+    checkpoints.save_prior(folder, spec, params, told.calibration, told.training, told.spectrum, told.calibrated_on)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import jax
 
-from cvsa_jax import checkpoints
+from cvsa_jax import checkpoints, writing
 from cvsa_jax.types import InputError
 from cvsa_jax.version import __version__
 
@@ -38,10 +38,7 @@ def plain(record: dict) -> dict:
 
 def write_json(path: pathlib.Path, record: dict) -> None:
     """Write a record for people and programs to read."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(record, indent=1, default=str) + "\n")
-    os.replace(part, path)  # whole or not at all, if the job is killed here
+    writing.write_json(path, plain(record))
 
 
 def read_json(path: pathlib.Path) -> dict:
@@ -66,12 +63,10 @@ def read_rows(path: pathlib.Path) -> list[dict]:
 
 def write_rows(path: pathlib.Path, columns: Sequence[str], rows: Iterable[dict]) -> None:
     """Write a CSV file."""
-    part = path.with_name(f"{path.name}.part")
-    with part.open("w", newline="") as file:
+    with writing.whole(path) as part, part.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(part, path)
 
 
 def claim_folder(folder: pathlib.Path, settings: dict) -> None:

@@ -19,7 +19,19 @@ from cvsa_jax.operators.task import BlindSettings
 from cvsa_jax.presets import ACCURACY, USUAL
 from cvsa_jax.priors import Prior
 from cvsa_jax.sampler_settings import GUESS
-from cvsa_jax.settings import Field, Settings, build, fields, nearest, require, setting, text_of, values
+from cvsa_jax.settings import (
+    Field,
+    Settings,
+    build,
+    fields,
+    nearest,
+    refuse,
+    replaced,
+    require,
+    setting,
+    text_of,
+    values,
+)  # fmt: skip
 
 REQUIRED = ("task", "input", "output")
 
@@ -199,11 +211,7 @@ def _refusal(name: str, job: JobSettings) -> str:
 
 def _refuse_idle(job: RestorationJob, given: Mapping[str, Any]) -> None:
     """Raises ValueError on a value that another one makes idle."""
-    idle: dict[str, str] = {}
-    for group in job.groups:
-        for field in fields(type(group)):
-            if field.name in given:
-                idle |= dict.fromkeys(field.setting.replaces, f"beside --{field.name}")
+    idle = replaced(map(type, job.groups), given)
     search = {f.name for f in fields(BlindSettings)}
     if job.job.operator is not None:
         kept = search | {"kernel_size"} if job.task.blind else set()
@@ -214,9 +222,7 @@ def _refuse_idle(job: RestorationJob, given: Mapping[str, Any]) -> None:
         raise ValueError(f"{job.job.task} needs --{name}=FILE")
     if job.task.blind and getattr(job.method, "start", None) != GUESS:
         idle["search_guesses"] = f"without --start={GUESS}"
-    for name, why in idle.items():
-        if name in given:
-            raise ValueError(f"--{name} has no effect {why}")
+    refuse(idle, given)
 
 
 def command(job: RestorationJob) -> list[str]:

@@ -16,6 +16,7 @@ SCHEDULES: dict[str, Callable[[Mapping[str, Any]], np.ndarray]] = {
     "scaled_linear": lambda c: linear_kept(c["num_steps"], c["first"], c["last"], 0.5),
     "cosine": lambda c: cosine_kept(c["num_steps"]),
 }
+SMALLEST_KEPT = 1e-6  # sigma 1,000, above which no diffusion of ours starts
 DEFAULTS = {"num_steps": 1000, "first": 1e-4, "last": 0.02, "predicts": "epsilon"}
 
 
@@ -33,13 +34,16 @@ def kept_of(constants: Mapping[str, Any]) -> np.ndarray:
     return SCHEDULES[name]({**DEFAULTS, **constants})
 
 
+def usable_of(constants: Mapping[str, Any]) -> np.ndarray:
+    """`kept_of` as far as it is above SMALLEST_KEPT: the cosine's last step keeps nothing that a float32 could tell."""
+    kept = kept_of(constants)
+    return kept[: int((kept > SMALLEST_KEPT).sum())]
+
+
 def _epsilon(spec: Description, network: Network, params, cld: CLD) -> Prior:
-    kept = kept_of(spec.constants)
-    usable = kept > SMALLEST_KEPT  # the cosine's last step keeps nothing that a float32 could tell
-    schedule = preserving(kept[: int(usable.sum())])
+    schedule = preserving(usable_of(spec.constants))
     predicts = spec.constants.get("predicts", DEFAULTS["predicts"])
     return prior_from_denoiser(as_denoiser(Partial(network, params), schedule, predicts, batched=True), cld)
 
 
-SMALLEST_KEPT = 1e-6  # sigma 1,000, above which no diffusion of ours starts
 EPSILON = Parameterization(_epsilon, "the noise in x at a time step, or what `predicts` says")
