@@ -3,9 +3,24 @@
 An image is (C, H, W), a state {name: array} is made as it is read: an array that is not there yet is drawn.
 """
 
+import jax.numpy as jnp
 import numpy as np
 
 HALF = 0.5**0.5
+
+
+def rms(x) -> float:
+    return float(np.sqrt(np.mean(np.square(np.asarray(x, np.float64)))))
+
+
+def first(x):
+    """(..., C, H, W) from (..., H, W, C)."""
+    return np.moveaxis(np.asarray(x, np.float64), -1, -3)
+
+
+def last(x):
+    """(..., H, W, C) from (..., C, H, W), as the package takes them."""
+    return jnp.asarray(np.moveaxis(np.asarray(x, np.float32), -3, -1))
 
 
 def silu(x):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from published_networks import CldSgm
+from published_networks import CldSgm, first, last, rms
 
 from cvsa_jax import CLD, Gaussian, prior_from_denoiser
 from cvsa_jax.importers import cld_sgm as importer
@@ -32,19 +32,6 @@ VARIANTS = {
     "both pyramids": ({**CIFAR, "progressive_input": "input_skip", "progressive": "output_skip"}, {}),
     "one level": ({**CIFAR, "ch_mult": [1], "attn_resolutions": [8]}, {}),
 }  # fmt: skip
-
-
-def rms(x) -> float:
-    return float(np.sqrt(np.mean(np.square(np.asarray(x, np.float64)))))
-
-
-def first(x):
-    """(..., C, H, W) from (..., H, W, C)."""
-    return np.moveaxis(np.asarray(x, np.float64), -1, -3)
-
-
-def last(x):
-    return jnp.asarray(np.moveaxis(np.asarray(x, np.float32), -3, -1))
 
 
 def checkpoint(averages, changed=0.5) -> Source:

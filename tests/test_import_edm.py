@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from published_networks import Edm
+from published_networks import Edm, first, last, rms
 from scipy.signal import upfirdn
 
 from cvsa_jax.importers import edm
@@ -42,19 +42,6 @@ VARIANTS = {
 
 denoise = jax.jit(lambda prior, x, sigma: prior.denoise(x, sigma))
 denoise_each = jax.jit(lambda prior, x, sigma: jax.vmap(lambda x: prior.denoise(x, sigma))(x))
-
-
-def rms(x) -> float:
-    return float(np.sqrt(np.mean(np.square(np.asarray(x, np.float64)))))
-
-
-def first(x):
-    """(..., C, H, W) from (..., H, W, C)."""
-    return np.moveaxis(np.asarray(x, np.float64), -1, -3)
-
-
-def last(x):
-    return jnp.asarray(np.moveaxis(np.asarray(x, np.float32), -3, -1))
 
 
 def table(count: int, small: float = 0.001, shift: float = 0.008) -> np.ndarray:

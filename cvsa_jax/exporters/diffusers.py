@@ -16,7 +16,7 @@ from flax.traverse_util import flatten_dict
 
 from cvsa_jax.descriptions import StoredPrior
 from cvsa_jax.exporters.base import Export, Format
-from cvsa_jax.importers.arrays import save_safetensors
+from cvsa_jax.importers.arrays import LEAVES, save_safetensors
 from cvsa_jax.importers.diffusers import (
     BLOCKS,
     CLASS_EMBEDDINGS,
@@ -30,7 +30,7 @@ from cvsa_jax.importers.diffusers import (
     Options,
     told_by,
 )
-from cvsa_jax.importers.epsilon import LEAVES, imported
+from cvsa_jax.importers.epsilon import imported
 from cvsa_jax.models.epsilon_unet import EpsilonUNet
 from cvsa_jax.networks import NetworkSpec
 from cvsa_jax.parameterizations.epsilon import DEFAULTS

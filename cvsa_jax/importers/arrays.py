@@ -11,6 +11,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from cvsa_jax.importers.files import flat_state, one_line_for, read_file
 
+# What PyTorch calls the arrays of a layer.
+LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
+
 
 def read_state(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     """The arrays of a state dictionary in one of PyTorch's files (.pth, .pt), by name. PyTorch is not needed.

@@ -6,17 +6,21 @@ The published networks see images in [0, 1], and their noise levels are written 
 
 import re
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from cvsa_jax.importers.arrays import convolution, shapes_of
 from cvsa_jax.importers.source import Source, state_of, take
 from cvsa_jax.networks import NetworkSpec
+from cvsa_jax.settings import setting
 
 STEPS = 255  # of an 8-bit image
 SIZE = 64  # of the patches that most of them were trained on
 CHANNELS = (1, 3)  # of a grey or a colour image
+NORM_EPSILON = setting(
+    None, "Epsilon of the batch normalisations.", otherwise="1e-4 of KAIR's, 1e-5 of others'", above=0.0
+)
 
 
 # What training programs save the weights under, the preferred first; and what data-parallel training puts before names.
@@ -42,6 +46,14 @@ def weights_of(source: Source) -> tuple[dict[str, np.ndarray], list[str]]:
     if all(name.startswith(PARALLEL) for name in state):
         state = {name.removeprefix(PARALLEL): array for name, array in state.items()}
     return state, notes
+
+
+def weights_are(source: Source, test: Callable[[dict[str, np.ndarray]], bool]) -> bool:
+    """Whether a file holds weights by name that pass a test."""
+    try:
+        return test(weights_of(source)[0])
+    except ValueError:
+        return False
 
 
 class Convolution(NamedTuple):
@@ -156,6 +168,12 @@ def convolutions(stack: Stack, norm_epsilon: float | None = None) -> list[Convol
     return found
 
 
+def stack_options(found: list[Convolution]) -> dict[str, Any]:
+    """The fields of a network that its stack shows."""
+    first = found[0]
+    return {"features": int(first.weight.shape[0]), "layers": len(found), "bias": first.bias is not None}
+
+
 def stack_params(spec: NetworkSpec, found: list[Convolution]) -> dict:
     """The parameters of a network whose one part is `stack`.
 
@@ -182,6 +200,11 @@ def filled(spec: NetworkSpec, state: Mapping[str, np.ndarray], entries: list) ->
     """{"params": ...} of a network that sees an image and a noise level; see `take`."""
     expected = shapes_of(spec.build("float32"), (1, spec.stride, spec.stride, spec.image_channels), (1,))
     return {"params": take(state, entries, expected)}
+
+
+def trained_up_to(largest: float) -> str:
+    """A note of what is taken for the highest noise level, in 8-bit steps."""
+    return f"it was trained for noise up to {largest:g}/255: largest_noise says otherwise"
 
 
 def denoiser_spec(

@@ -13,11 +13,15 @@ from cvsa_jax.importers.denoisers import (
     DNCNN,
     KAIR,
     LAYOUTS,
+    NORM_EPSILON,
     Stack,
     convolutions,
     denoiser_spec,
     stack_of,
+    stack_options,
     stack_params,
+    trained_up_to,
+    weights_are,
     weights_of,
 )
 from cvsa_jax.importers.source import Imported, Source
@@ -51,17 +55,12 @@ class Options(Settings):
         None, "The highest noise level, of one that is blind or told the level.", "of 255",
         otherwise=f"{TOLD:g} of one that is told, else by the name of a published file", above=0.0, high=255.0,
     )  # fmt: skip
-    norm_epsilon: float | None = setting(
-        None, "Epsilon of the batch normalisations.", otherwise="1e-4 of KAIR's, 1e-5 of others'", above=0.0
-    )
+    norm_epsilon: float | None = NORM_EPSILON
 
 
 def matches(source: Source) -> bool:
     """Whether it is a stack of convolutions from an image, with or without a map, to an image."""
-    try:
-        return _is_one(stack_of(weights_of(source)[0]))
-    except ValueError:
-        return False
+    return weights_are(source, lambda state: _is_one(stack_of(state)))
 
 
 def _is_one(stack: Stack | None) -> bool:
@@ -89,9 +88,7 @@ def convert(source: Source, options: Options) -> Imported:
         last = found[-1]
         found[-1] = last._replace(weight=-last.weight, bias=None if last.bias is None else -last.bias)
     network = {
-        "features": int(found[0].weight.shape[0]),
-        "layers": len(found),
-        "bias": found[0].bias is not None,
+        **stack_options(found),
         "residual": not told,
         "noise_map": told,
     }
@@ -110,7 +107,7 @@ def _levels(name: str, told: bool, options: Options) -> tuple[tuple[float, float
     if largest is not None:
         return (0.0, largest), f"it knows noise up to {largest:g}/255"
     if told:
-        return (0.0, TOLD), f"it was trained for noise up to {TOLD:g}/255: largest_noise says otherwise"
+        return (0.0, TOLD), trained_up_to(TOLD)
     if name in PUBLISHED:
         low, high = PUBLISHED[name]
         known = f"the noise level {high:g}/255 alone" if low == high else f"noise up to {high:g}/255"

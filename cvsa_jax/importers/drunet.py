@@ -11,7 +11,15 @@ from collections.abc import Mapping
 import numpy as np
 
 from cvsa_jax.importers.arrays import convolution
-from cvsa_jax.importers.denoisers import CHANNELS, denoiser_spec, filled, vector, weights_of
+from cvsa_jax.importers.denoisers import (
+    CHANNELS,
+    denoiser_spec,
+    filled,
+    trained_up_to,
+    vector,
+    weights_are,
+    weights_of,
+)  # fmt: skip
 from cvsa_jax.importers.source import Imported, Source
 from cvsa_jax.settings import Settings, setting
 
@@ -30,10 +38,7 @@ class Options(Settings):
 
 def matches(source: Source) -> bool:
     """Whether it has the parts of a DRUNet."""
-    try:
-        return _is_one(weights_of(source)[0])
-    except ValueError:
-        return False
+    return weights_are(source, _is_one)
 
 
 def _is_one(state: Mapping[str, np.ndarray]) -> bool:
@@ -74,7 +79,7 @@ def convert(source: Source, options: Options) -> Imported:
         channels.append(len(down))
     network = {"channels": tuple(channels), "blocks": blocks, "bias": bias}
     spec = denoiser_spec("drunet", image, network, (0.0, options.largest_noise), SIZE)
-    notes += [f"it was trained for noise up to {options.largest_noise:g}/255: largest_noise says otherwise"]
+    notes.append(trained_up_to(options.largest_noise))
     return Imported(spec, filled(spec, state, entries), notes)
 
 

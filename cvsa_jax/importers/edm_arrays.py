@@ -8,14 +8,13 @@ from typing import Any, cast
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from cvsa_jax.importers.arrays import convolution, shapes_of
+from cvsa_jax.importers.arrays import LEAVES, convolution, shapes_of
 from cvsa_jax.importers.source import take
 from cvsa_jax.models.dhariwal_unet import heads_of
 from cvsa_jax.networks import NetworkSpec
 
 # What the file calls the parts of our blocks, and other layers.
 _PARTS = {"norm": "norm2", "qkv": "qkv", "out": "proj"}
-_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
 _OTHER: dict[tuple[str, ...], str] = {
     ("embedding", "layer0"): "map_layer0", ("embedding", "layer1"): "map_layer1", ("embedding", "class"): "map_label",
 }  # fmt: skip
@@ -34,7 +33,7 @@ def _key_of(path: tuple[str, ...], side: int, encoder: str) -> str:
         part, *below = layer
         below = [_PARTS[below[1]]] if below[:1] == ["attention"] else below
         name = ".".join([_place(part, side, encoder), *below])
-    return f"model.{name}.{_LEAVES[leaf]}"
+    return f"model.{name}.{LEAVES[leaf]}"
 
 
 def _place(part: str, side: int, encoder: str) -> str:

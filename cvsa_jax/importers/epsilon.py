@@ -10,7 +10,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from cvsa_jax.adapters import preserving
-from cvsa_jax.importers.arrays import convolution, shapes_of
+from cvsa_jax.importers.arrays import LEAVES, convolution, shapes_of
 from cvsa_jax.importers.source import Imported, take
 from cvsa_jax.models.epsilon_unet import EpsilonUNet
 from cvsa_jax.networks import NetworkSpec
@@ -20,7 +20,6 @@ from cvsa_jax.settings import Settings, setting
 PREDICTS = ("epsilon", "v", "x0")
 IMAGE_SIZE = 256  # of nearly all published ones
 STEPS, FIRST, LAST = DEFAULTS["num_steps"], DEFAULTS["first"], DEFAULTS["last"]
-LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
 
 State = dict[str, np.ndarray]
 

@@ -13,12 +13,16 @@ from cvsa_jax.importers.denoisers import (
     CHANNELS,
     IPOL,
     KAIR,
+    NORM_EPSILON,
     Convolution,
     Stack,
     convolutions,
     denoiser_spec,
     stack_of,
+    stack_options,
     stack_params,
+    trained_up_to,
+    weights_are,
     weights_of,
 )
 from cvsa_jax.importers.source import Imported, Source
@@ -38,17 +42,12 @@ class Options(Settings):
     largest_noise: float = setting(
         75.0, "The highest noise level that it was trained for.", "of 255", above=0.0, high=255.0
     )
-    norm_epsilon: float | None = setting(
-        None, "Epsilon of the batch normalisations.", otherwise="1e-4 of KAIR's, 1e-5 of others'", above=0.0
-    )
+    norm_epsilon: float | None = NORM_EPSILON
 
 
 def matches(source: Source) -> bool:
     """Whether it is a stack of convolutions from cells and maps to cells."""
-    try:
-        return _is_one(stack_of(weights_of(source)[0]))
-    except ValueError:
-        return False
+    return weights_are(source, lambda state: _is_one(stack_of(state)))
 
 
 def _is_one(stack: Stack | None) -> bool:
@@ -71,13 +70,11 @@ def convert(source: Source, options: Options) -> Imported:
     found[0] = _first(found[0], channels, maps_first=stack.layout == IPOL)
     found[-1] = _last(found[-1], channels)
     network = {
-        "features": int(found[0].weight.shape[0]),
-        "layers": len(found),
-        "bias": found[0].bias is not None,
+        **stack_options(found),
         "residual": stack.layout == IPOL,
     }
     spec = denoiser_spec("ffdnet", channels, network, (0.0, options.largest_noise))
-    notes += [f"it was trained for noise up to {options.largest_noise:g}/255: largest_noise says otherwise"]
+    notes.append(trained_up_to(options.largest_noise))
     if inputs - outputs > 1:
         notes.append(f"its {inputs - outputs} maps of the noise level, all the same, became one")
     return Imported(spec, stack_params(spec, found), notes)

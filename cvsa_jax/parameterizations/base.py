@@ -13,7 +13,7 @@ from cvsa_jax.priors import Prior
 from cvsa_jax.spectral import Spectrum
 
 
-class Description(Protocol):
+class Described(Protocol):
     """The part of `NetworkSpec` that says how a network becomes a prior."""
 
     @property

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from cvsa_jax.diffusion import CLD
-from cvsa_jax.parameterizations.base import Description, Network, Parameterization, Static
+from cvsa_jax.parameterizations.base import Described, Network, Parameterization, Static
 from cvsa_jax.priors import Coefficients, Prior
 
 # What the published networks were trained with, but that of the post-paper rate, and 1e-6 on CelebA-HQ.
@@ -64,7 +64,7 @@ def _mean(constants, network, params, x, v, c):
     return (c.precision_xv * x + c.precision_vv * v + score) / c.data
 
 
-def _prior(spec: Description, network: Network, params, cld: CLD) -> Prior:
+def _prior(spec: Described, network: Network, params, cld: CLD) -> Prior:
     constants = tuple(sorted({**DEFAULTS, **spec.constants}.items()))
     return Prior(Partial(Static(_mean, (constants, network)), params), cld)
 

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from cvsa_jax.diffusion import CLD
-from cvsa_jax.parameterizations.base import Description, Network, Parameterization, Static
+from cvsa_jax.parameterizations.base import Described, Network, Parameterization, Static
 from cvsa_jax.priors import Prior, prior_from_denoiser
 
 # What EDM's code sets where a file says nothing. Its sigma_min and sigma_max of 'edm' are 0 and infinity: here they
@@ -86,7 +86,7 @@ def _denoise(name, constants, network, params, x, sigma):
     return c.skip * x + c.out * output.astype(x.dtype)
 
 
-def _prior(name: str, spec: Description, network: Network, params, cld: CLD) -> Prior:
+def _prior(name: str, spec: Described, network: Network, params, cld: CLD) -> Prior:
     constants = tuple(sorted({**DEFAULTS[name], **spec.constants}.items()))
     return prior_from_denoiser(Partial(Static(_denoise, (name, constants, network)), params), cld)
 

@@ -8,7 +8,7 @@ from jax.tree_util import Partial
 
 from cvsa_jax.adapters import as_denoiser, cosine_kept, linear_kept, preserving
 from cvsa_jax.diffusion import CLD
-from cvsa_jax.parameterizations.base import Description, Network, Parameterization
+from cvsa_jax.parameterizations.base import Described, Network, Parameterization
 from cvsa_jax.priors import Prior, prior_from_denoiser
 
 SCHEDULES: dict[str, Callable[[Mapping[str, Any]], np.ndarray]] = {
@@ -40,7 +40,7 @@ def usable_of(constants: Mapping[str, Any]) -> np.ndarray:
     return kept[: int((kept > SMALLEST_KEPT).sum())]
 
 
-def _epsilon(spec: Description, network: Network, params, cld: CLD) -> Prior:
+def _epsilon(spec: Described, network: Network, params, cld: CLD) -> Prior:
     schedule = preserving(usable_of(spec.constants))
     predicts = spec.constants.get("predicts", DEFAULTS["predicts"])
     return prior_from_denoiser(as_denoiser(Partial(network, params), schedule, predicts, batched=True), cld)

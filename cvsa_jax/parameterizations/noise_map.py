@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from cvsa_jax.diffusion import CLD
-from cvsa_jax.parameterizations.base import Description, Network, Parameterization, Static
+from cvsa_jax.parameterizations.base import Described, Network, Parameterization, Static
 from cvsa_jax.priors import Prior, prior_from_denoiser
 
 
@@ -38,7 +38,7 @@ def map_denoise(
     return x + jnp.where(sigma < lowest, shortened, 1.0) * step
 
 
-def _prior(spec: Description, network: Network, params, cld: CLD) -> Prior:
+def _prior(spec: Described, network: Network, params, cld: CLD) -> Prior:
     levels = float(spec.constants["lowest_noise"]), float(spec.constants["highest_noise"])
     return prior_from_denoiser(Partial(Static(map_denoise, (network, *levels)), params), cld)
 

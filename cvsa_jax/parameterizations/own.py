@@ -6,13 +6,13 @@ from jax.tree_util import Partial
 
 from cvsa_jax import spectral
 from cvsa_jax.diffusion import CLD
-from cvsa_jax.parameterizations.base import Description, Network, Parameterization, Static
+from cvsa_jax.parameterizations.base import Described, Network, Parameterization, Static
 from cvsa_jax.priors import Prior, prior_from_denoiser, prior_from_velocity_network
 
 SMALLEST_NOISE, LARGEST_NOISE = 2e-3, 300.0  # of the label; training draws these at most
 
 
-def edm_denoise(spec: Description, network, params, x: jax.Array, sigma: jax.Array) -> jax.Array:
+def edm_denoise(spec: Described, network, params, x: jax.Array, sigma: jax.Array) -> jax.Array:
     """D(x; s) = c_skip x + c_out F(c_in x; c_noise) for a batch.
 
     c_skip = d^2/(s^2+d^2), c_out = s d/sqrt(s^2+d^2), c_in = 1/sqrt(s^2+d^2),
@@ -79,11 +79,11 @@ def _one_alpha(network, mass, params, u, t):
     return velocity_alpha(network, mass, params, u[None], t)[0]
 
 
-def _denoiser(spec: Description, network: Network, params, cld: CLD) -> Prior:
+def _denoiser(spec: Described, network: Network, params, cld: CLD) -> Prior:
     return prior_from_denoiser(Partial(Static(_one_denoise, (spec, network)), params), cld)
 
 
-def _velocity(spec: Description, network: Network, params, cld: CLD) -> Prior:
+def _velocity(spec: Described, network: Network, params, cld: CLD) -> Prior:
     return prior_from_velocity_network(Partial(Static(_one_alpha, (network, cld.mass))), params, cld)
 
 
