@@ -324,10 +324,10 @@ def make_files(folder: pathlib.Path) -> None:
     import numpy as np
     from PIL import Image
 
-    from cvsa_jax import checkpoints, data, images, networks, spectral
+    from cvsa_jax import checkpoints, data, folders, images, networks, spectral
     from cvsa_jax.denoising import denoising_error
 
-    photographs = data.load_squares(images.list_images(ROOT / "experiments" / "samples")[:4], SIDE, 3)
+    photographs = data.load_squares(folders.list_images(ROOT / "experiments" / "samples")[:4], SIDE, 3)
     for name, image in zip("abcd", photographs, strict=True):
         images.save_image(folder / "photographs" / f"{name}.png", image)
     for name, side in (("small", SIDE // 4), ("torn", SIDE), ("blurred", SIDE)):

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import pytest
 
-from cvsa_jax import checkpoints, commands, data, images, networks, spectral
+from cvsa_jax import checkpoints, commands, data, folders, networks, spectral
 from cvsa_jax.denoising import denoising_error
 from cvsa_jax.importers import arrays, bkse
 from cvsa_jax.models.blur_encoder import BlurEncoder
@@ -49,7 +49,7 @@ def float64():
 @pytest.fixture(scope="session")
 def photos() -> np.ndarray:
     """The shipped photographs, (16, 32, 32, 3) in [-1, 1]."""
-    return data.load_squares(images.list_images(SAMPLES), 32, 3)
+    return data.load_squares(folders.list_images(SAMPLES), 32, 3)
 
 
 @pytest.fixture(scope="session")

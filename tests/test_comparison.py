@@ -14,7 +14,7 @@ from cvsa_jax import metrics
 from cvsa_jax.evaluation import comparison, datasets, tables
 from cvsa_jax.evaluation.rows import ROWS, judged_by, may
 from cvsa_jax.evaluation.tables import Figure, Grid, figure
-from cvsa_jax.jobs import inputs
+from cvsa_jax.jobs import selection
 from cvsa_jax.measures import Measure
 from cvsa_jax.operators import find_task
 from cvsa_jax.types import InputError, UnsuitableError
@@ -88,13 +88,13 @@ def test_known_sets_are_recognised(name, place, tmp_path):
 
 def test_lists_name_what_is_there(tmp_path):
     (tmp_path / "list.txt").write_text("clothing_003.png\n\nclothing_001.png\n")
-    found = inputs.read_list(str(tmp_path / "list.txt"), SAMPLES)
+    found = selection.read_list(str(tmp_path / "list.txt"), SAMPLES)
     assert [f.name for f in found] == ["clothing_003.png", "clothing_001.png"]
     (tmp_path / "list.txt").write_text("none.png\n")
     with pytest.raises(InputError, match="which is not there"):
-        inputs.read_list(str(tmp_path / "list.txt"), SAMPLES)
+        selection.read_list(str(tmp_path / "list.txt"), SAMPLES)
     with pytest.raises(InputError, match="cannot read the list"):
-        inputs.read_list(str(tmp_path / "other.txt"), SAMPLES)
+        selection.read_list(str(tmp_path / "other.txt"), SAMPLES)
 
 
 @pytest.mark.parametrize("evaluations", [50, 100, 1000])

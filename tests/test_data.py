@@ -5,7 +5,7 @@ import pytest
 from conftest import SAMPLES
 from PIL import Image
 
-from cvsa_jax import data, images
+from cvsa_jax import data, folders, images
 from cvsa_jax.types import InputError
 
 
@@ -49,10 +49,10 @@ def test_unreadable_files_say_so(tmp_path):
     with pytest.raises(InputError, match="cannot read"):
         images.open_image(tmp_path / "a.png")
     with pytest.raises(InputError, match="no such file"):
-        images.list_images(tmp_path / "b")
+        folders.list_images(tmp_path / "b")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no image"):
-        images.list_images(tmp_path / "empty")
+        folders.list_images(tmp_path / "empty")
     with pytest.raises(InputError, match="cannot read"):
         images.read_array(tmp_path / "a.png")
 
@@ -65,7 +65,7 @@ def test_training_views_have_their_size(size):
 
 
 def test_stream_is_seeded_shuffled_and_resumable():
-    files = images.list_images(SAMPLES)
+    files = folders.list_images(SAMPLES)
     stream = data.training_batches(files, 16, 3, 4, seed=1)
     first = [next(stream) for _ in range(3)]
     position = stream.get_state()

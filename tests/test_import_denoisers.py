@@ -11,7 +11,7 @@ import pytest
 from conftest import SAMPLES
 from scipy.signal import correlate2d
 
-from cvsa_jax import images
+from cvsa_jax import folders, images
 from cvsa_jax.importers import dncnn, drunet, ffdnet
 from cvsa_jax.importers.source import Source, read_source
 from cvsa_jax.networks import NetworkSpec, build_prior
@@ -380,7 +380,7 @@ def test_published_weights_denoise_photographs():
     assert [kind for kind, module in FORMATS.items() if module.matches(source)] == ["ffdnet"]
     spec, params, *_ = ffdnet.convert(source, ffdnet.Options())
     denoise = jax.jit(jax.vmap(build_prior(spec, params).denoise, (0, None)))
-    files = images.list_images(SAMPLES)[::4]
+    files = folders.list_images(SAMPLES)[::4]
     clean = np.stack([images.to_float(images.open_image(f).convert("RGB"))[64:192, 64:192] for f in files])
     noise = np.random.default_rng(0).normal(size=clean.shape)
     for level, least in ((25, 30.8), (50, 27.3)):

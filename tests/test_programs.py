@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT, SAMPLES
 from PIL import Image
 
-from cvsa_jax import checkpoints, data, images, networks, operators, spectral
+from cvsa_jax import checkpoints, data, folders, networks, operators, spectral
 from cvsa_jax.baselines import BASELINES
 from cvsa_jax.denoising import denoising_error
 from cvsa_jax.jobs import resolve
@@ -41,7 +41,7 @@ def tree(folder) -> dict:
 def inputs(tmp_path_factory):
     """Three colour images of two sizes, a grey one, and a file that is no image."""
     folder = tmp_path_factory.mktemp("inputs")
-    files = images.list_images(SAMPLES)
+    files = folders.list_images(SAMPLES)
     for i, size in enumerate([(32, 32), (32, 32), (37, 26)]):
         Image.open(files[i]).resize(size).save(folder / f"colour{i}.png")
     Image.open(files[3]).convert("L").resize((30, 23)).save(folder / "grey.png")

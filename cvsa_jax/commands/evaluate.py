@@ -28,7 +28,7 @@ from cvsa_jax.commands.flags import Groups
 from cvsa_jax.evaluation import comparison, datasets, uncertainty
 from cvsa_jax.evaluation.judge import Judge
 from cvsa_jax.evaluation.rows import CHAINS, ROWS, may
-from cvsa_jax.jobs import inputs, records
+from cvsa_jax.jobs import records, selection
 from cvsa_jax.jobs.methods import PHASE_STARTS
 from cvsa_jax.jobs.settings import JobSettings, belongs, known, owners
 from cvsa_jax.operators import find_task
@@ -135,7 +135,7 @@ def make_plan(own: EvaluateSettings, given: dict[str, Any]) -> tuple[comparison.
     rows = list(own.methods or [row for row in ROWS if any(may(row, task) for task in found)])
     name, folder = datasets.locate(str(own.data))
     if own.list:
-        files = [str(f.relative_to(folder)) for f in inputs.read_list(own.list, folder)][: own.limit]
+        files = [str(f.relative_to(folder)) for f in selection.read_list(own.list, folder)][: own.limit]
     else:
         files = datasets.first_images(folder, own.limit or FIRST)
     output = pathlib.Path(str(own.output))

@@ -15,7 +15,7 @@ from typing import Any
 
 from cvsa_jax.commands.flags import Groups
 from cvsa_jax.evaluation.figures import FIGURES, FigureSettings
-from cvsa_jax.jobs import inputs
+from cvsa_jax.jobs import selection
 from cvsa_jax.operators import find_task
 from cvsa_jax.settings import build, fields, require
 
@@ -41,7 +41,7 @@ def check(given: dict[str, Any]) -> Callable[[], None]:
             raise ValueError(f"{task} needs a file, --{found.requires[0]}, which a figure does not take")
         if own.kind == "path" and found.blind:
             raise ValueError("--kind=path is for tasks whose kernel is known")
-    inputs.list_inputs(str(own.input), False)
+    selection.list_inputs(str(own.input), False)
     output = pathlib.Path(str(own.output))
 
     def work() -> None:

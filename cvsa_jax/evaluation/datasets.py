@@ -3,7 +3,7 @@
 import pathlib
 import re
 
-from cvsa_jax import images
+from cvsa_jax import folders
 from cvsa_jax.types import InputError
 
 # Folder below the root where the images to evaluate on lie; the first that exists is taken.
@@ -43,5 +43,5 @@ def first_images(folder: pathlib.Path, limit: int | None) -> list[str]:
 
     FFHQ's first thousand, 00000 to 00999, are what is commonly held out of its training.
     """
-    files = sorted(images.list_images(folder), key=natural)[:limit]
+    files = sorted(folders.list_images(folder), key=natural)[:limit]
     return [str(f.relative_to(folder)) for f in files]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from cvsa_jax import checkpoints, diffusion, images, operators, plots
 from cvsa_jax.evaluation.finished import FinishedJob
-from cvsa_jax.jobs import inputs, prepare, resolve
+from cvsa_jax.jobs import prepare, resolve, selection
 from cvsa_jax.jobs.settings import JobSettings
 from cvsa_jax.noise import GaussianSettings
 from cvsa_jax.presets import POSTERIOR, preset_of
@@ -77,7 +77,7 @@ def path_figure(own: FigureSettings, output: pathlib.Path) -> pathlib.Path:
     prior, noise = checkpoints.load_prior(own.checkpoint).prior, GaussianSettings().model()
     if prior.channels not in (None, 3):
         raise InputError(f"--checkpoint={own.checkpoint} is no prior of colour images")
-    file = inputs.list_inputs(str(own.input), False)[0]
+    file = selection.list_inputs(str(own.input), False)[0]
     image = images.to_float(images.centre_square(images.open_image(file).convert("RGB"), own.image_size))
     operator = operators.make_operator(own.task, np.random.default_rng(own.seed), *image.shape[:2])
     noise_key, chain_key = jax.random.split(jax.random.key(own.seed))

@@ -5,7 +5,7 @@ import pathlib
 
 import jax
 
-from cvsa_jax import checkpoints, data, images
+from cvsa_jax import checkpoints, data, folders
 from cvsa_jax.calibration import Calibration
 from cvsa_jax.denoising import calibrate
 from cvsa_jax.jobs import records
@@ -66,7 +66,7 @@ def prepare(own: CalibrateSettings) -> Calibrating:
     loaded = checkpoints.load_prior(str(folder), dtype=own.dtype, class_label=own.class_label)
     if loaded.calibrated and not own.overwrite:
         raise InputError(f"{folder} was calibrated before; --overwrite replaces that")
-    files = images.list_images(str(own.data))
+    files = folders.list_images(str(own.data))
     size = own.image_size or loaded.spec.image_size
     if size % loaded.spec.stride:
         raise InputError(f"--image_size={size} must be a multiple of {loaded.spec.stride}, which the network takes")

@@ -11,6 +11,7 @@ import numpy as np
 
 from cvsa_jax import images
 from cvsa_jax.door import UNKNOWN
+from cvsa_jax.jobs import measurements
 from cvsa_jax.noise import NoiseModel
 from cvsa_jax.operators import Operator, Task, simulate
 from cvsa_jax.types import InputError
@@ -34,13 +35,6 @@ class Measured(NamedTuple):
     truth: np.ndarray | None
     measurement: np.ndarray
     operator: Operator
-
-
-def output_names(files: list[pathlib.Path], root: pathlib.Path) -> list[str]:
-    """Names relative to the folder, without the suffix where that stays unambiguous."""
-    relative = [f.relative_to(root) if root.is_dir() else pathlib.Path(f.name) for f in files]
-    stems = [str(r.with_suffix("")) for r in relative]
-    return [s if stems.count(s) == 1 else str(r) for s, r in zip(stems, relative, strict=True)]
 
 
 def key_of(entry: Entry, seed: int, purpose: int) -> jax.Array:
@@ -82,7 +76,11 @@ class Reader:
 
     def _read(self, path: pathlib.Path) -> np.ndarray:
         if path.suffix == ".npy":
-            return self._read_array(path)
+            if self.image_size:
+                raise InputError(f"--image_size does not go with {path}: an array is taken as it is")
+            if not self.measured:
+                raise InputError(f"{path} is an array; only measurements may be: --measured")
+            return measurements.read_measurement(path, self.channels)
         if self.measured and not self.task.picture:
             raise InputError(f"{path} is a picture, which cannot hold what {self.task.name} measures: give a .npy file")
         image = images.open_image(path)
@@ -91,21 +89,6 @@ class Reader:
         if self.image_size:
             image = images.centre_square(image, self.image_size)
         return images.to_float(image)
-
-    def _read_array(self, path: pathlib.Path) -> np.ndarray:
-        """A measurement of any range, (H, W, C) or (H, W), complex where the operator's are."""
-        if not self.measured:
-            raise InputError(f"{path} is an array; only measurements may be: --measured")
-        if self.image_size:
-            raise InputError(f"--image_size does not go with {path}: an array is taken as it is")
-        array = images.read_array(path)
-        if not np.issubdtype(array.dtype, np.inexact):
-            raise InputError(f"{path} is {array.dtype}, but numbers in [-1, 1] are needed: y / 127.5 - 1 of 8 bits")
-        array = array.astype(np.complex64 if np.iscomplexobj(array) else np.float32)
-        array = array[..., None] if array.ndim == 2 else array
-        if array.ndim != 3 or array.shape[-1] not in (1, 3):
-            raise InputError(f"{path} is no (H, W), (H, W, 1) or (H, W, 3) array, but {array.shape}")
-        return array.mean(-1, keepdims=True) if self.channels == 1 else array
 
     def _operator(self, name: str, shape) -> Operator:
         if self.operator is not None:
@@ -165,34 +148,6 @@ class Reader:
             return Measured(entry, None, image, operator)
         y = simulate(key_of(entry, self.seed, 0), operator, jnp.asarray(image), self.noise)
         return Measured(entry, image, np.asarray(y), operator)
-
-
-def list_inputs(path: str, measured: bool) -> list[pathlib.Path]:
-    """The images, and of measurements the arrays, below a path; where a name has both, the array."""
-    extra = (".npy",) if measured else ()
-    files = images.list_images(path, extra)
-    arrays = {f.with_suffix("") for f in files if f.suffix == ".npy"}
-    return [f for f in files if f.suffix == ".npy" or f.with_suffix("") not in arrays]
-
-
-def read_list(path: str, folder: pathlib.Path) -> list[pathlib.Path]:
-    """The images that a text file names, a path a line, below a folder.
-
-    Raises:
-      InputError: if the file cannot be read, names nothing, or names what is not there.
-    """
-    try:
-        names = [line.strip() for line in pathlib.Path(path).read_text().splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the list {path}: {error}") from error
-    for name in names:
-        if pathlib.Path(name).is_absolute() or ".." in pathlib.Path(name).parts:
-            raise InputError(f"the list {path} names {name}, which is not below {folder}")
-    files = [folder / name for name in dict.fromkeys(names)]
-    missing = [f for f in files if not f.is_file()]
-    if missing or not files:
-        raise InputError(f"the list {path} names {missing[0] if missing else 'no image'}, which is not there")
-    return files
 
 
 def check_measured(task: Task, settings: Any, has_operator: bool) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from cvsa_jax import batch, operators
-from cvsa_jax.jobs import inputs, methods
+from cvsa_jax.jobs import inputs, methods, selection
 from cvsa_jax.jobs.kernel_finder import Found, KernelFinder
 from cvsa_jax.jobs.outputs import Restored, Results
 from cvsa_jax.jobs.settings import RestorationJob
@@ -88,7 +88,7 @@ def check_job(job: RestorationJob) -> None:
     stored_operator(job)
     read_files(job.operator)
     if job.job.list is None:
-        inputs.list_inputs(str(job.job.input), job.job.measured)
+        selection.list_inputs(str(job.job.input), job.job.measured)
     methods.plan_of(job.method, job.prior())
 
 
@@ -103,7 +103,7 @@ def prepare(job: RestorationJob) -> Prepared:
     settings, noise, folder = read_files(job.operator), job.noise.model(), pathlib.Path(str(own.input))
     if own.measured:
         inputs.check_measured(task, settings, stored is not None)
-    files = inputs.read_list(own.list, folder) if own.list else inputs.list_inputs(str(own.input), own.measured)
+    files = selection.read_list(own.list, folder) if own.list else selection.list_inputs(str(own.input), own.measured)
     files = files[: own.limit]
     prior = job.prior()
     plan = methods.plan_of(job.method, prior)
@@ -120,7 +120,7 @@ def prepare(job: RestorationJob) -> Prepared:
         task, settings, prior.channels or 3, own.image_size, own.measured, noise, own.seed, stored,
         job.method.start == GUESS and not task.blind,
     )  # fmt: skip
-    names = inputs.output_names(files, folder)
+    names = selection.output_names(files, folder)
     todo = [(path, name) for path, name in zip(files, names, strict=True) if name not in results.done]
     entries, failures = reader.check(todo)
     if failures and not entries and not results.rows:

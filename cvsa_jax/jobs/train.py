@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
-from cvsa_jax import checkpoints, data, images, networks, plots, spectral, training
+from cvsa_jax import checkpoints, data, folders, networks, plots, spectral, training
 from cvsa_jax.denoising import VALIDATION_NOISES, denoising_error
 from cvsa_jax.diffusion import CLD, time_grid
 from cvsa_jax.jobs import records
@@ -53,7 +53,7 @@ def open_source(own: TrainingSettings) -> Source:
             lambda: data.kernel_batches(size, batch_size, own.seed),
             {"kernels_held_out": count},
         )
-    files = images.list_images(str(own.data))
+    files = folders.list_images(str(own.data))
     train_files, validation_files = data.split_validation(files, count)
     if len(train_files) < batch_size:
         raise InputError(f"--batch_size={batch_size}, but only {len(train_files)} training images")
