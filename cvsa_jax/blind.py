@@ -6,6 +6,7 @@ form of guidance serves. The measurement y = k * x + n is bilinear; guidance lin
 (x_0hat, k_0hat) in both at once.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import flax.struct
@@ -75,6 +76,10 @@ class PairPrior:
         """E[x_0 | u_t] of the pair."""
         (x, k), (v, kernel_v) = self.layout.unpack(x), self.layout.unpack(v)
         return self.layout.pack(self.image.mean(x, v, c), self.kernel.mean(k, kernel_v, c))
+
+    def at(self, _) -> "PairPrior":
+        """The same with what was measured on images of the layout's size."""
+        return dataclasses.replace(self, image=self.image.at(self.layout.image_shape))
 
     def error_variance(self, noise: jax.Array) -> jax.Array:
         """r_t^2 of each entry."""

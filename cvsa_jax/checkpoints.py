@@ -19,6 +19,7 @@ from cvsa_jax.descriptions import StoredPrior, description_from_json, spec_to_js
 from cvsa_jax.diffusion import CLD
 from cvsa_jax.networks import NetworkSpec, as_dtype, build_prior
 from cvsa_jax.priors import Calibration, Prior
+from cvsa_jax.pyramid import Level
 from cvsa_jax.spectral import Spectrum
 from cvsa_jax.types import InputError
 from cvsa_jax.writing import write_json
@@ -46,7 +47,7 @@ class LoadedPrior(NamedTuple):
 
 def save_prior(
     folder, spec: NetworkSpec, params, calibration: Calibration | None, training: dict,
-    spectrum: Spectrum | None = None, calibrated_on: dict | None = None,
+    spectrum: Spectrum | None = None, calibrated_on: dict | None = None, levels: tuple[Level, ...] = (),
 ) -> None:  # fmt: skip
     """Write a prior, replacing one that is there.
 
@@ -57,25 +58,28 @@ def save_prior(
       training: facts about it, JSON values.
       spectrum: of the images, for guidance, where it is not that of the network's preconditioning.
       calibrated_on: facts about the measuring, or None.
+      levels: what was measured on larger images.
     """
     folder = pathlib.Path(folder).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(folder / "params", params, force=True)
-    record = {"network": spec_to_json(spec), **statistics_to_json(calibration, spectrum), "training": training}
+    record = {"network": spec_to_json(spec), **statistics_to_json(calibration, spectrum, levels), "training": training}
     record |= {} if calibrated_on is None else {"calibrated_on": calibrated_on}
     write_json(folder / "prior.json", record)
 
 
-def save_statistics(folder, calibration: Calibration, spectrum: Spectrum | None, facts: dict) -> None:
+def save_statistics(
+    folder, calibration: Calibration, spectrum: Spectrum | None, facts: dict, levels: tuple[Level, ...] = ()
+) -> None:
     """Store what was measured of a prior beside it, and facts about the measuring.
 
     Raises:
       CheckpointError: if there is no prior.
     """
     path = find_prior(folder) / "prior.json"
-    record = _read(path)
-    write_json(path, {**record, **statistics_to_json(calibration, spectrum), "calibrated_on": facts})
+    record = {name: value for name, value in _read(path).items() if name != "larger"}
+    write_json(path, {**record, **statistics_to_json(calibration, spectrum, levels), "calibrated_on": facts})
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
@@ -130,7 +134,12 @@ def find_prior(name) -> pathlib.Path:
 
 
 def load_prior(
-    folder=DEFAULT, cld: CLD | None = None, dtype: Any = None, remat: bool = False, class_label: int | None = None
+    folder=DEFAULT,
+    cld: CLD | None = None,
+    dtype: Any = None,
+    remat: bool = False,
+    class_label: int | None = None,
+    pyramid: bool = True,
 ) -> LoadedPrior:
     """Read a prior. Its parameters are bound to no device, so that jit, shard_map and device_put may place them.
 
@@ -139,6 +148,8 @@ def load_prior(
       cld: the diffusion to run; None is the stored one.
       dtype, remat: how the network computes, see `NetworkSpec.build`.
       class_label: the class that a class-conditional network is asked for.
+      pyramid: whether images of twice the training images' side or more are seen at several resolutions, if the prior
+        was measured there.
 
     A prior of which nothing was measured (`cvsa calibrate` does) gets the denoising error and the spectrum of
     photographs of its size, `photographs.statistics`.
@@ -149,13 +160,16 @@ def load_prior(
     """
     dtype = None if dtype is None else as_dtype(dtype)
     folder = find_prior(folder)
-    _, (spec, calibration, spectrum, training, _), arrays = read_prior(folder)
+    _, (spec, calibration, spectrum, training, _, levels), arrays = read_prior(folder)
+    levels = levels if pyramid else ()
     try:
         calibrated = calibration is not None
         if not calibrated:
             calibration, spectrum = photographs.statistics(spec.image_size, spec.image_channels)
         network = Partial(spec.network(dtype, remat, class_label), arrays)
-        prior = build_prior(spec, arrays, cld, calibration, dtype, remat, spectrum=spectrum, class_label=class_label)
+        prior = build_prior(
+            spec, arrays, cld, calibration, dtype, remat, spectrum=spectrum, class_label=class_label, levels=levels
+        )
     except ValueError as error:
         raise CheckpointError(f"cannot load the prior in {folder}: {_one_line(error)}") from error
     return LoadedPrior(prior, spec, training, calibrated, network)

@@ -8,6 +8,7 @@ import numpy as np
 from cvsa_jax.diffusion import CLD
 from cvsa_jax.networks import NetworkSpec
 from cvsa_jax.priors import Calibration
+from cvsa_jax.pyramid import Level
 from cvsa_jax.spectral import Spectrum
 
 
@@ -15,7 +16,7 @@ class Description(NamedTuple):
     """All that is known of a prior but its parameters.
 
     spec: what rebuilds it. calibration, spectrum: what was measured of it, or None. training: facts about it, JSON
-    values. calibrated_on: facts about the measuring, or None.
+    values. calibrated_on: facts about the measuring, or None. levels: what was measured on larger images.
     """
 
     spec: NetworkSpec
@@ -23,6 +24,7 @@ class Description(NamedTuple):
     spectrum: Spectrum | None
     training: dict[str, Any]
     calibrated_on: dict[str, Any] | None = None
+    levels: tuple[Level, ...] = ()
 
 
 class StoredPrior(NamedTuple):
@@ -39,11 +41,9 @@ def description_from_json(record: dict[str, Any]) -> Description:
     Raises:
       KeyError, TypeError, ValueError: if it is none.
     """
-    curve = record["calibration"]
-    calibration = curve and Calibration(*(np.array(curve[name], np.float32) for name in ("noise", "error")))
     return Description(
-        spec_from_json(record["network"]), calibration, spectrum_from_json(record.get("spectrum")),
-        record.get("training", {}), record.get("calibrated_on"),
+        spec_from_json(record["network"]), _curve(record["calibration"]), spectrum_from_json(record.get("spectrum")),
+        record.get("training", {}), record.get("calibrated_on"), tuple(map(_level, record.get("larger", []))),
     )  # fmt: skip
 
 
@@ -64,10 +64,39 @@ def spectrum_from_json(record: dict[str, Any] | None) -> Spectrum | None:
     return None if record is None else Spectrum(tuple(map(tuple, record["variance"])), tuple(record["mean_power"]))
 
 
-def statistics_to_json(calibration: Calibration | None, spectrum: Spectrum | None) -> dict[str, Any]:
+def statistics_to_json(
+    calibration: Calibration | None, spectrum: Spectrum | None, levels: tuple[Level, ...] = ()
+) -> dict[str, Any]:
     """What was measured of a prior, as plain JSON values."""
-    curve = calibration and {
-        "noise": [float(f"{s:.6g}") for s in np.asarray(calibration.noise)],
-        "error": [float(f"{e:.6g}") for e in np.asarray(calibration.error)],
-    }
-    return {"calibration": curve, "spectrum": spectrum and dataclasses.asdict(spectrum)}
+    found: dict[str, Any] = {"calibration": None, "spectrum": spectrum and dataclasses.asdict(spectrum)}
+    if calibration is not None:
+        found["calibration"] = {"noise": _rounded(calibration.noise), "error": _rounded(calibration.error)}
+    if levels:
+        found["larger"] = [
+            {
+                **statistics_to_json(level.calibration, level.spectrum),
+                "weights": [_rounded(row, 3) for row in level.weights],
+            }
+            for level in levels
+        ]
+    return found
+
+
+def _rounded(values, digits: int = 6) -> list[float]:
+    return [float(f"{value:.{digits}g}") for value in np.asarray(values)]
+
+
+def _curve(record: dict[str, Any] | None) -> Calibration | None:
+    return None if record is None else Calibration(*(np.array(record[name], np.float32) for name in ("noise", "error")))
+
+
+def _level(record: dict[str, Any]) -> Level:
+    """Of a level as plain JSON values.
+
+    Raises:
+      KeyError, TypeError, ValueError: if it is none.
+    """
+    curve, spectrum = _curve(record["calibration"]), spectrum_from_json(record["spectrum"])
+    if curve is None or spectrum is None:
+        raise ValueError("a level of a pyramid has a calibration and a spectrum")
+    return Level(np.array(record["weights"], np.float32), curve, spectrum).checked()

@@ -115,6 +115,7 @@ def evidence(key, measurement, image, kernel, prior: Prior, crop: Callable, nois
 
     References: Guo, Shamai, Verdu (2005), and Kong, Brekelmans, Ver Steeg (2023), arXiv:2302.03792, equation 8.
     """
+    prior = prior.at(image.shape)
     assert prior.spectrum is not None
     height, width, channels = measurement.shape
     whittle, total, energy, before = _whittle(height, width), 0.0, 0.0, None

@@ -10,6 +10,7 @@ from jax.tree_util import Partial
 
 from cvsa_jax.calibration import Calibration
 from cvsa_jax.priors import Prior, denoiser_of, prior_from_denoiser
+from cvsa_jax.spectral import Spectrum
 
 KNOTS = np.geomspace(2e-3, 200.0, 24)
 
@@ -51,6 +52,9 @@ def experts(low: Prior, high: Prior, limit: float | None = None) -> Prior:
         raise ValueError(f"the two priors run different diffusions, {low.cld} and {high.cld}")
     if low.channels != high.channels:
         raise ValueError(f"the two priors are of {low.channels} and of {high.channels} channels")
+    size = (high if high.larger else low).image_size
+    shapes = [(size << number,) * 2 for number in range(1, 1 + max(len(low.larger), len(high.larger)))] if size else []
+    both_at = [(low.at(shape), high.at(shape)) for shape in shapes]
     level = jnp.asarray(limit, jnp.result_type(float))
     both = [denoiser_of(prior) for prior in (low, high)]
     if None in both:
@@ -60,11 +64,18 @@ def experts(low: Prior, high: Prior, limit: float | None = None) -> Prior:
     return dataclasses.replace(
         made,
         calibration=_joined(low, high, limit),
-        spectrum=high.spectrum if low.spectrum is None else low.spectrum,
+        spectrum=_first_spectrum(low, high),
         stride=math.lcm(low.stride, high.stride),
         channels=low.channels,
         highest_noise=high.highest_noise,
+        image_size=size,
+        larger=tuple(curve for each in both_at if (curve := _joined(*each, limit)) is not None),
+        larger_spectra=tuple(s for each in both_at if (s := _first_spectrum(*each)) is not None),
     )
+
+
+def _first_spectrum(low: Prior, high: Prior) -> Spectrum | None:
+    return high.spectrum if low.spectrum is None else low.spectrum
 
 
 def _joined(low: Prior, high: Prior, limit: float) -> Calibration | None:

@@ -67,7 +67,7 @@ DEFAULT_SEARCH = SearchSettings()
 
 def wiener(measurement: jax.Array, operator: Convolution, view: View, canvas, prior: Prior, noise_variance: float):
     """The Gaussian posterior mean of the image under the prior's spectrum, on the canvas."""
-    spread, forward = prior.error_covariance(jnp.asarray(1e3), canvas), lambda x: operator(view.crop(x))
+    spread, forward = prior.at(canvas).error_covariance(jnp.asarray(1e3), canvas), lambda x: operator(view.crop(x))
     assert spread is not None
     transpose = jax.linear_transpose(forward, jax.ShapeDtypeStruct(canvas, measurement.dtype))
 
@@ -150,7 +150,7 @@ class KernelSearch:
         return np.stack([k for kernel in chosen for k in (kernel, kernel[::-1, ::-1])])
 
     def _first(self, y, bank):
-        return first_evidence(y, bank, self._priors[0].spectrum, self._variance)
+        return first_evidence(y, bank, self._priors[0].at(y.shape).spectrum, self._variance)
 
     def _round(self, keys, y, kernels, images, priors, *, noise):
         """(images, kernel images, costs) of the joint chains that start from kernels (and images, if there are)."""

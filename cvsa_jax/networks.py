@@ -19,6 +19,7 @@ from cvsa_jax.models.song_unet import SongUNet
 from cvsa_jax.models.unet import UNet
 from cvsa_jax.parameterizations import PARAMETERIZATIONS, Network
 from cvsa_jax.priors import Calibration, Prior, denoiser_of, prior_from_denoiser
+from cvsa_jax.pyramid import Level, pyramid
 from cvsa_jax.settings import nearest
 
 MODELS: dict[str, type[nn.Module]] = {
@@ -133,6 +134,7 @@ def _brought_down(denoise, limit, x, sigma):
 def build_prior(
     spec: NetworkSpec, params, cld: CLD | None = None, calibration: Calibration | None = None, dtype: Any = None,
     remat: bool = False, *, spectrum: spectral.Spectrum | None = None, class_label: int | None = None,
+    levels: tuple[Level, ...] = (),
 ) -> Prior:  # fmt: skip
     """The prior of a trained network.
 
@@ -148,6 +150,7 @@ def build_prior(
       dtype, remat: see `NetworkSpec.build`.
       spectrum: of the images, for guidance; None is that of the preconditioning.
       class_label: the class that a class-conditional network is asked for.
+      levels: what was measured on larger images, where a denoiser is then asked at several resolutions; see `pyramid`.
 
     Raises:
       ValueError: if a velocity network is asked for another diffusion, or a class does not fit.
@@ -160,6 +163,8 @@ def build_prior(
     prior, highest = kind.prior(spec, spec.network(dtype, remat, class_label), params, cld), spec.highest_noise
     if highest is not None and highest >= HIDES and (denoise := denoiser_of(prior)) is not None:
         prior, highest = prior_from_denoiser(Partial(_brought_down, denoise, highest), cld), None
+    if levels and (denoise := denoiser_of(prior)) is not None:
+        prior = prior_from_denoiser(pyramid(denoise, levels, spec.image_size, spec.stride), cld)
     return dataclasses.replace(
         prior,
         calibration=calibration,
@@ -167,4 +172,7 @@ def build_prior(
         stride=spec.stride,
         channels=spec.image_channels,
         highest_noise=highest,
+        image_size=spec.image_size,
+        larger=tuple(level.calibration for level in levels),
+        larger_spectra=tuple(level.spectrum for level in levels),
     )

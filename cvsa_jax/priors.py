@@ -3,8 +3,9 @@
 Both answer one question, E[x_0 | u_t]; the velocity score follows from it exactly.
 """
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Protocol
 
 import flax.struct
 import jax
@@ -15,54 +16,11 @@ from jax.tree_util import Partial
 
 from cvsa_jax import spectral
 from cvsa_jax.calibration import Calibration, checked, white_error
+from cvsa_jax.coefficients import Coefficients, coefficients
 from cvsa_jax.diffusion import CLD
+from cvsa_jax.pyramid import levels_of
 from cvsa_jax.spectral import Spectrum
 from cvsa_jax.types import Denoiser, as_partial
-
-MOST_NOISE = 1e12
-
-
-class Coefficients(NamedTuple):
-    """Everything a prior needs at one time (or, with a leading axis, at many).
-
-    m_t = mean_x x + mean_v v = x_0 + noise e summarises u_t; the velocity score is
-    data x_0hat - precision_xv x - precision_vv v.
-    """
-
-    time: Any
-    mean_x: Any
-    mean_v: Any
-    noise: Any
-    data: Any
-    precision_xv: Any
-    precision_vv: Any
-    variance_v: Any
-    std_v: Any
-
-
-def coefficients(cld: CLD, t) -> Coefficients:
-    """The float64 table for times t > 0.
-
-    m_t = a' S^-1 u / (a' S^-1 a); std_v is L^vv of S = L L'; variance_v is S^vv. Where u_t tells nothing of x_0,
-    beyond the noise MOST_NOISE, a is replaced by a multiple of it that tells as little: float32 holds its squares.
-    """
-    t = np.asarray(t, np.float64)
-    covariance, precision = cld.covariance(t), cld.precision(t)
-    effective = cld.effective_noise(t)
-    noise = np.minimum(effective, MOST_NOISE)
-    longer = effective / noise
-    weights = np.einsum("...i,...ij->...j", cld.data_direction(t), precision) * (noise * effective)[..., None]
-    return Coefficients(
-        time=t,
-        mean_x=weights[..., 0],
-        mean_v=weights[..., 1],
-        noise=noise,
-        data=cld.data_coefficient(t) * longer,
-        precision_xv=precision[..., 1, 0],
-        precision_vv=precision[..., 1, 1],
-        variance_v=covariance[..., 1, 1],
-        std_v=precision[..., 1, 1] ** -0.5,
-    )
 
 
 class AnyPrior(Protocol):
@@ -76,6 +34,10 @@ class AnyPrior(Protocol):
     @property
     def mean(self) -> Callable[[jax.Array, jax.Array, Coefficients], jax.Array]:
         """(x, v, Coefficients) -> E[x_0 | u_t]."""
+        ...
+
+    def at(self, image_shape: tuple[int, ...], /) -> "AnyPrior":
+        """The same with what was measured on images of such a size."""
         ...
 
     def error_variance(self, noise: jax.Array, /) -> jax.Array:
@@ -103,6 +65,8 @@ class Prior:
       stride: the sides of the images that it takes are multiples of this.
       channels: of the images that it takes; None is any number.
       highest_noise: the largest noise that the denoiser knows; None if it knows all that a diffusion asks for.
+      image_size: side of the images that calibration and spectrum are of; larger, larger_spectra: the same of images
+        of twice, four times that side and so on.
     """
 
     mean: Partial
@@ -112,6 +76,9 @@ class Prior:
     stride: int = flax.struct.field(pytree_node=False, default=1)
     channels: int | None = flax.struct.field(pytree_node=False, default=None)
     highest_noise: float | None = flax.struct.field(pytree_node=False, default=None)
+    image_size: int | None = flax.struct.field(pytree_node=False, default=None)
+    larger: tuple[Calibration, ...] = ()
+    larger_spectra: tuple[Spectrum, ...] = flax.struct.field(pytree_node=False, default=())
 
     def __post_init__(self):
         # Arrays on a device, and what stands for arrays in a tree, pass: `prior_from_denoiser` has looked at them.
@@ -131,6 +98,14 @@ class Prior:
         if self.channels not in (None, channels) and channels != 1:
             raise ValueError(f"the prior is of {self.channels} channels, and cannot restore {channels}")
         return height + -height % self.stride, width + -width % self.stride, self.channels or channels
+
+    def at(self, image_shape: tuple[int, ...]) -> "Prior":
+        """The same with calibration and spectrum of images (H, W, C) of such a size, as far as they were measured."""
+        level = min(levels_of(image_shape, self.image_size), len(self.larger))
+        if not level:
+            return self
+        spectrum = self.larger_spectra[level - 1] if self.larger_spectra else self.spectrum
+        return dataclasses.replace(self, calibration=self.larger[level - 1], spectrum=spectrum, image_size=None)
 
     def posterior_mean(self, x: jax.Array, v: jax.Array, t) -> jax.Array:
         """E[x_0 | x_t = x, v_t = v], at a concrete time 0 < t <= 1.

@@ -48,7 +48,9 @@ def make_loop(measurement: Any, operator: Operator, prior: AnyPrior, noise: Nois
         guess_key, noise_key, init_key = jax.random.split(key, 3)
         guess = operator.first_guess(measurement, guess_key)
         if guess is None and settings.start == SOLUTION:
-            guess = linear_solution(measurement, operator, noise, getattr(prior, "spectrum", None), image_shape)
+            guess = linear_solution(
+                measurement, operator, noise, getattr(prior.at(image_shape), "spectrum", None), image_shape
+            )
         if guess is None:
             raise ValueError("this operator has no first guess to start from; start from noise")
         x, v = diffuse(prior.cld, settings.t_start, _fit(guess, image_shape), noise_key)

@@ -4,6 +4,9 @@
 
 Both are stored with the prior. An imported prior that was not measured gets those of photographs in general. A hundred
 images are enough; the cost is one evaluation of each at each of sixteen noise levels.
+
+With --levels=2 and images of four times the training images' side, a pyramid is measured too: the weights by which
+larger images are then seen at several resolutions at once.
 """
 
 from collections.abc import Callable
@@ -24,9 +27,10 @@ def check(given: dict[str, Any]) -> Callable[[], None]:
     measuring = prepare(build(CalibrateSettings, given))
 
     def work() -> None:
-        found = measuring.run()
-        for noise, error in zip(found.noise, found.error, strict=True):
-            print(f"noise {noise:8.4g}: mean squared error {error:.4g}")
+        for level, found in enumerate(measuring.run()):
+            print(f"images of {measuring.size << level} pixels")
+            for noise, error in zip(found.noise, found.error, strict=True):
+                print(f"noise {noise:8.4g}: mean squared error {error:.4g}")
         print(f"stored in {measuring.own.checkpoint}")
 
     return work

@@ -90,10 +90,11 @@ def conditional_mean(
     table, last = jax.tree.map(to_device, table), len(table.data) - 1
 
     def mean(x, v, index, dual=None):
+        sized = prior.at(x.shape)
         y = operator.restrict(measurement)
         c = jax.tree.map(lambda a: a[index], table)
         estimate, pullback = jax.vjp(lambda velocity: prior.mean(x, velocity, c), v)
-        spread = SPREAD * jnp.sqrt(prior.error_variance(c.noise))
+        spread = SPREAD * jnp.sqrt(sized.error_variance(c.noise))
         predicted, forward, backward = linearised(lambda image: operator.expected(image, spread), estimate)
         r = y - predicted
         variance = model.variance(predicted) / data_weight
@@ -105,9 +106,9 @@ def conditional_mean(
             pull=lambda w: pullback(w)[0] / c.data,
             noise_variance=variance,
             precision=1 / variance if jnp.ndim(variance) > 0 and model.fixed else None,
-            error_variance=prior.error_variance(c.noise),
-            error_covariance=prior.error_covariance(c.noise, x.shape),
-            error_gain=prior.error_gain(c.noise, x.shape),
+            error_variance=sized.error_variance(c.noise),
+            error_covariance=sized.error_covariance(c.noise, x.shape),
+            error_gain=sized.error_gain(c.noise, x.shape),
             image_shape=x.shape,
             dual=dual,
             data=c.data,

@@ -141,4 +141,6 @@ def write_model(folder: pathlib.Path, model: Model) -> None:
     """Write the prior; one of ours with what was stored of it, in place of where it comes from."""
     spec, params, _, told = model.imported
     told = told or Description(spec, None, None, model.facts)
-    checkpoints.save_prior(folder, spec, params, told.calibration, told.training, told.spectrum, told.calibrated_on)
+    checkpoints.save_prior(
+        folder, spec, params, told.calibration, told.training, told.spectrum, told.calibrated_on, told.levels
+    )

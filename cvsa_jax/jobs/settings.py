@@ -63,6 +63,9 @@ class JobSettings(Settings):
     remat: bool = setting(
         False, "Compute the network's blocks again for the pullback: less memory, more time.", free=True
     )
+    pyramid: bool = setting(
+        True, "See images of twice the prior's side or more at several resolutions, if the prior was measured there."
+    )
     image_size: int | None = setting(
         None, "Cut the centre square and resize it to this side.", "pixels", low=1, otherwise="the image as it is"
     )
@@ -96,7 +99,7 @@ class RestorationJob:
 
     def load(self, checkpoint: str, class_label: int | None = None) -> LoadedPrior:
         """A prior as this job runs it."""
-        return load_prior(checkpoint, self.diffusion, self.job.dtype, self.job.remat, class_label)
+        return load_prior(checkpoint, self.diffusion, self.job.dtype, self.job.remat, class_label, self.job.pyramid)
 
     def prior(self) -> Prior:
         """The prior of the images: --checkpoint's, or that and --high_noise_checkpoint's, each for its noise levels.
