@@ -40,6 +40,8 @@ def to_unit(stored: np.ndarray, bits: int, value_range: tuple[float, float] | No
     Raises:
       InputError: if there is no saying which value is white; it names the kind of the values and their range.
     """
+    if stored.dtype.kind not in "uif":
+        raise InputError(f"it holds {bits}-bit numbers of a kind that no picture has ({stored.dtype})")
     finite = stored[np.isfinite(stored)] if stored.dtype.kind == "f" else stored
     if finite.size == 0:
         raise InputError("it holds no number that is finite")

@@ -56,14 +56,12 @@ def _conversion(profile: bytes, mode: str) -> tuple[ImageCms.ImageCmsTransform, 
 @functools.lru_cache(maxsize=8)
 def is_srgb(profile: bytes, mode: str) -> bool:
     """Whether a profile leaves the colours of a mode, L or RGB, as they are; raises BadProfileError."""
-    conversion, taken = _conversion(profile, mode)
-    steps = np.linspace(0, 255, 256 if mode == "L" else 18).round().astype(np.uint8)
     if mode == "L":
-        colours = np.repeat(steps[:, None, None], 3, -1)
-    else:
-        colours = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(-1, 18, 3)
-    shown = Image.fromarray(colours)
-    found = ImageCms.applyTransform(shown if taken == "RGB" else shown.convert("L"), conversion)
+        return np.abs(_greys(profile) - np.arange(256)).max() <= SAME
+    conversion, _ = _conversion(profile, mode)
+    steps = np.linspace(0, 255, 18).round().astype(np.uint8)
+    colours = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(-1, 18, 3)
+    found = ImageCms.applyTransform(Image.fromarray(colours), conversion)
     return found is not None and np.abs(np.asarray(found, int) - colours).max() <= SAME
 
 
@@ -84,8 +82,11 @@ def convert(image: Image.Image, profile: bytes) -> Image.Image:
 
 
 def _greys(profile: bytes) -> np.ndarray:
-    """What each of 256 levels of grey becomes."""
+    """What each of 256 levels of grey becomes: ImageCms alone is up to ten levels off in the shadows of grey."""
     conversion, taken = _conversion(profile, "L")
+    source = _shaper(profile)
+    if source is not None:
+        return 255 * _shaped(np.linspace(0, 1, 256)[:, None], source)[:, 0]
     ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
     found = ImageCms.applyTransform(ramp.convert(taken), conversion)
     assert found is not None
@@ -103,20 +104,25 @@ def convert_deep(values: np.ndarray, profile: bytes) -> tuple[np.ndarray, str]:
     mode = "L" if values.shape[-1] == 1 else "RGB"
     if is_srgb(profile, mode):
         return values, ""
-    source, target = _shaper(profile), _shaper(srgb())
-    if source is None or target is None:
+    source = _shaper(profile)
+    if source is None:
         levels = np.round(np.clip(values, 0, 1) * 255).astype(np.uint8)
         flat = convert(Image.fromarray(levels[..., 0] if mode == "L" else levels), profile)
         found = np.asarray(flat, np.float32) / 255
         return (found[..., None] if found.ndim == 2 else found), "its ICC profile is a table: converted with 8 bits"
-    grid = np.linspace(0, 1, _GRID)
-    curves = source.curves * (3 // len(source.curves))
+    return _shaped(values, source).astype(np.float32), ""
+
+
+def _shaped(values: np.ndarray, source: Shaper) -> np.ndarray:
+    """Values from 0 to 1, (..., 1) or (..., 3), in sRGB: curves to light, a matrix, the curve of sRGB backwards."""
+    target, grid = _shaper(srgb()), np.linspace(0, 1, _GRID)
+    assert target is not None
     channels = np.moveaxis(np.clip(values, 0, 1), -1, 0)
-    light = [np.interp(c, grid, _curve(curve, grid)) for c, curve in zip(channels, curves, strict=False)]
+    light = [np.interp(c, grid, _curve(t, grid)) for c, t in zip(channels, source.curves, strict=False)]
     light = np.stack(light, -1)
-    if mode == "RGB" and source.matrix is not None and target.matrix is not None:
+    if len(channels) == 3 and source.matrix is not None and target.matrix is not None:
         light = light @ np.linalg.solve(target.matrix, source.matrix).T
-    return np.interp(light, _curve(target.curves[0], grid), grid).astype(np.float32), ""
+    return np.interp(light, _curve(target.curves[0], grid), grid)
 
 
 @functools.lru_cache(maxsize=8)

@@ -2,6 +2,7 @@
 
 import contextlib
 import pathlib
+import struct
 import warnings
 from collections.abc import Iterator
 
@@ -83,7 +84,7 @@ def _of_tiff(path: pathlib.Path, stored: deep.Deep, value_range: tuple[float, fl
     """What else a TIFF holds: Pillow does not open all that tifffile reads."""
     exif = Image.Exif()
     with path.open("rb") as file, tifffile.TiffFile(path) as opened:
-        with contextlib.suppress(SyntaxError, ValueError, KeyError, OSError):  # a TIFF of 64 bits
+        with contextlib.suppress(SyntaxError, ValueError, KeyError, OSError, struct.error):  # a TIFF of 64 bits
             exif.load_from_fp(file)
         page, count = opened.pages.first, len(opened.pages)
         profile = page.tags.valueof(34675)

@@ -92,5 +92,5 @@ def _split(values: np.ndarray, page: tifffile.TiffPage, kind: str) -> Deep:
                 kept = unassociated(kept, alpha)
     left = count - needed - (alpha is not None)
     if left:
-        notes.append(f"{left} of its channels is no colour and is left out" if left == 1 else f"{left} are left out")
+        notes.append(f"{left} of its channels, of no stated meaning, left out")
     return Deep(kept, page.bitspersample, colour, alpha, notes=tuple(notes))
