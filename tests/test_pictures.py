@@ -283,6 +283,12 @@ def test_damaged_files_are_each_reported_in_one_line(tmp_path):
         np.testing.assert_array_equal(found.levels, read_picture(whole).levels, err_msg=path.name)
 
 
+def test_a_photograph_of_a_phone_that_cannot_be_read_says_what_to_do(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x18ftypheic" + b"\0" * 100)
+    with pytest.raises(InputError, match="it is HEIC, which is not read here; convert it to PNG or JPEG"):
+        read_picture(tmp_path / "a.jpg")
+
+
 FEW = "--num_steps=2", "--num_samples=1"
 
 

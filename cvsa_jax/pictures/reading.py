@@ -63,6 +63,9 @@ def _reported(path: pathlib.Path) -> Iterator[None]:
         raise InputError(f"cannot read {path} as an image: {error}") from error
     except Image.UnidentifiedImageError as error:
         why = "it is of no kind that is known here" if path.stat().st_size else "the file is empty"
+        with path.open("rb") as file:
+            if file.read(12)[4:] in (b"ftypheic", b"ftypheix", b"ftypmif1"):
+                why = "it is HEIC, which is not read here; convert it to PNG or JPEG"
         raise InputError(f"cannot read {path} as an image: {why}") from error
     except Exception as error:  # decoders of damaged files raise nearly anything
         why = " ".join(str(error).split()) or type(error).__name__
