@@ -283,6 +283,16 @@ def test_damaged_files_are_each_reported_in_one_line(tmp_path):
         np.testing.assert_array_equal(found.levels, read_picture(whole).levels, err_msg=path.name)
 
 
+def test_damaged_exif_is_said_and_the_picture_is_read(tmp_path):
+    flat = Image.fromarray(BYTES[..., :3])
+    flat.save(tmp_path / "a.png", exif=b"Exif\0\0" + b"garbage!" * 9)
+    (tmp_path / "b.png").write_bytes(picture_files.png16(WORDS[..., :3], (b"eXIf", b"garbage!" * 9)))
+    for name, right in (("a.png", images.to_float(flat)), ("b.png", unit(WORDS[..., :3]))):
+        found = read_picture(tmp_path / name)
+        assert found.notes == ("its EXIF is damaged: it is taken to be upright",)
+        np.testing.assert_allclose(found.pixels, right, atol=LAST)
+
+
 def test_a_photograph_of_a_phone_that_cannot_be_read_says_what_to_do(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x18ftypheic" + b"\0" * 100)
     with pytest.raises(InputError, match="it is HEIC, which is not read here; convert it to PNG or JPEG"):

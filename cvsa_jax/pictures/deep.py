@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageFile
 
+from cvsa_jax.pictures.metadata import exif_of
 from cvsa_jax.types import InputError
 
 
@@ -14,7 +15,7 @@ class Deep(NamedTuple):
     """What a file stores.
 
     values: (H, W, C), C of 1, 3 or, of "cmyk", 4. bits: of a value. colour: grey, rgb or cmyk.
-    alpha: (H, W) in [0, 1], or None. orientation: the EXIF tag. notes: what was left out.
+    alpha: (H, W) in [0, 1], or None. orientation: the EXIF tag, 0 if it is damaged. notes: what was left out.
     """
 
     values: np.ndarray
@@ -80,7 +81,8 @@ def _one_channel(image: ImageFile.ImageFile) -> Deep:
 
 def _orientation(image: ImageFile.ImageFile) -> int:
     """Of a loaded image; Pillow has turned a TIFF itself."""
-    return image.getexif().get(0x0112, 1)
+    exif = exif_of(image)
+    return 0 if exif is None else exif.get(0x0112, 1)
 
 
 def _pixmap(path: pathlib.Path, image: ImageFile.ImageFile, maximum: int) -> Deep:

@@ -16,6 +16,14 @@ _SUB = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 _BAD = (OSError, SyntaxError, ValueError, KeyError, TypeError, IndexError, AttributeError, struct.error)
 
 
+def exif_of(image: Image.Image) -> Image.Exif | None:
+    """What an image says of itself; None if that is damaged."""
+    try:
+        return image.getexif()
+    except _BAD:
+        return None
+
+
 def clean_exif(exif: Image.Exif) -> bytes | None:
     """The description of a photograph, upright; None if there is none, or if it is damaged."""
     try:

@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from cvsa_jax.pictures import deep, profiles, tiffs
 from cvsa_jax.pictures.levels import to_unit
-from cvsa_jax.pictures.metadata import clean_exif, resolution
+from cvsa_jax.pictures.metadata import clean_exif, exif_of, resolution
 from cvsa_jax.pictures.picture import Carried, Picture
 from cvsa_jax.types import InputError
 
@@ -48,7 +48,10 @@ def read_picture(path: pathlib.Path, value_range: tuple[float, float] | None = N
             notes = _pages(image)
             icc, dpi = image.info.get("icc_profile"), resolution(image.info)
             stored = deep.read_deep(path, image)
-            exif = clean_exif(image.getexif())
+            said = exif_of(image)
+            exif = None if said is None else clean_exif(said)
+            if said is None or (stored is not None and stored.orientation == 0):  # Pillow raises once alone
+                notes.append("its EXIF is damaged: it is taken to be upright")
             if stored is not None:
                 return _picture(stored, value_range, Carried(stored.bits, None, exif, icc, dpi), notes)
             return _flat(image, Carried(8, None, exif, icc, dpi), notes)
@@ -127,10 +130,8 @@ def _picture(stored: deep.Deep, value_range: tuple[float, float] | None, carried
 def _flat(image: Image.Image, carried: Carried, notes: list[str]) -> Picture:
     """Of at most 8 bits."""
     image.load()
-    try:
+    if exif_of(image) is not None:
         image = ImageOps.exif_transpose(image)
-    except (SyntaxError, ValueError, KeyError, TypeError, OSError):
-        notes.append("its EXIF is damaged: it is taken to be upright")
     alpha = None
     if image.has_transparency_data:
         alpha = np.asarray(image.convert("RGBA").getchannel("A"), np.float32) / 255
