@@ -5,26 +5,27 @@ import pathlib
 import numpy as np
 from PIL import Image
 
+from cvsa_jax.pictures import formats, read_picture
+from cvsa_jax.pictures.levels import to_bytes, to_float
+from cvsa_jax.pictures.picture import centre_square
 from cvsa_jax.types import InputError
 
+__all__ = [
+    "as_channels", "centre_square", "open_image", "read_array", "read_grey", "read_image", "save_image", "to_bytes",
+    "to_float",
+]  # fmt: skip
 
-def open_image(path: pathlib.Path) -> Image.Image:
-    """An image file as 8-bit RGB, or grey if it is stored so, turned upright by its EXIF tag.
+
+def open_image(path: str | pathlib.Path) -> Image.Image:
+    """An image file as 8-bit sRGB, or grey if it is stored so, turned upright by its EXIF tag.
 
     Raises:
       InputError: if it cannot be read as an image.
     """
-    try:
-        with Image.open(path) as image:
-            orientation = image.getexif().get(0x0112, 1)
-            turns = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_270, 8: Image.Transpose.ROTATE_90}
-            if orientation in turns:
-                image = image.transpose(turns[orientation])
-            if image.mode.startswith("I;16"):
-                return Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
-            return image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"cannot read {path} as an image: {error}") from error
+    picture = read_picture(pathlib.Path(path))
+    if not np.isfinite(picture.levels).all():
+        raise InputError(f"cannot read {path} as an image: it holds NaN or infinite numbers")
+    return picture.image
 
 
 def as_channels(image: Image.Image, channels: int) -> Image.Image:
@@ -32,34 +33,14 @@ def as_channels(image: Image.Image, channels: int) -> Image.Image:
     return image.convert("RGB" if channels == 3 else "L")
 
 
-def to_float(image: Image.Image) -> np.ndarray:
-    """8-bit pixels to float32 in [-1, 1], shape (H, W, C)."""
-    array = np.asarray(image, np.float32) / 127.5 - 1
-    return array[..., None] if array.ndim == 2 else array
-
-
-def read_image(path: pathlib.Path) -> np.ndarray:
-    """An image file as (H, W, C) in [-1, 1]; raises as `open_image`."""
-    return to_float(open_image(path))
-
-
-def to_bytes(image: np.ndarray) -> np.ndarray:
-    """[-1, 1] to 8-bit, clipped and rounded: the values are never stretched."""
-    return np.round((np.clip(image, -1, 1) + 1) * 127.5).astype(np.uint8)
+def read_image(path: str | pathlib.Path) -> np.ndarray:
+    """An image file as (H, W, C) in [-1, 1], at its full depth; raises as `open_image`."""
+    return read_picture(pathlib.Path(path)).pixels
 
 
 def save_image(path: pathlib.Path, image: np.ndarray) -> None:
-    """Write (H, W, 3) or (H, W, 1) in [-1, 1] as a PNG, creating its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = to_bytes(np.asarray(image))
-    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(path)
-
-
-def centre_square(image: Image.Image, size: int) -> Image.Image:
-    """The centre square, resized to size x size with a Lanczos filter."""
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    return image.resize((size, size), Image.Resampling.LANCZOS, (left, top, left + side, top + side))
+    """Write (H, W, 3) or (H, W, 1) in [-1, 1] as a PNG of 8 bits, creating its folder."""
+    formats.write_picture(path.parent, path.name.removesuffix(".png"), np.asarray(image), formats.PNG)
 
 
 def read_grey(path: str | pathlib.Path) -> np.ndarray:

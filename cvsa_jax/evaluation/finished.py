@@ -6,10 +6,10 @@ import pathlib
 
 import numpy as np
 
-from cvsa_jax import images
 from cvsa_jax.jobs.records import read_rows
 from cvsa_jax.measures import column_of
 from cvsa_jax.operators import Task, find_task
+from cvsa_jax.pictures import formats
 from cvsa_jax.types import InputError
 
 
@@ -66,13 +66,14 @@ class FinishedJob:
         return "aligned" if self.task.ambiguous else "restored"
 
     def picture(self, kind: str, name: str) -> pathlib.Path:
-        """The file of one picture."""
-        return self.folder / kind / f"{name}.png"
+        """The file of one picture, of any form."""
+        return formats.find_picture(self.folder / kind, name)
 
-    def image(self, kind: str, name: str) -> np.ndarray:
-        """One picture in [-1, 1]."""
-        return images.read_image(self.picture(kind, name))
+    def image(self, kind: str, name: str, channels: int | None = None) -> np.ndarray:
+        """One picture in [-1, 1]; channels: the number to have, if not that of the file."""
+        return formats.read_back(self.picture(kind, name), channels)
 
     def pairs(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """(truth, restoration) of every image."""
-        return [(self.image("truth", name), self.image(self.kind, name)) for name in self.names]
+        truths = {name: self.image("truth", name) for name in self.names}
+        return [(truth, self.image(self.kind, name, truth.shape[-1])) for name, truth in truths.items()]

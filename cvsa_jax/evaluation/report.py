@@ -2,22 +2,29 @@
 
 import base64
 import html
+import io
 import math
 import pathlib
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from PIL import Image
+
 from cvsa_jax.evaluation.finished import FinishedJob
 from cvsa_jax.evaluation.tables import Grid, arrow
 from cvsa_jax.measures import MEASURES, column_of
+from cvsa_jax.pictures import formats
+from cvsa_jax.pictures.levels import to_bytes
 
 _FOLDER = pathlib.Path(__file__).parent
+# What browsers show, by suffix.
+_SHOWN = {".png": "png", ".jpg": "jpeg", ".webp": "webp"}
 STYLE, SCRIPT = ((_FOLDER / f"report.{kind}").read_text() for kind in ("css", "js"))
 
 
 class Row(NamedTuple):
-    """One image: its name, before and after as PNG files, their captions, and its figures by heading."""
+    """One image: its name, before and after as files of pictures, their captions, and its figures by heading."""
 
     name: str
     before: pathlib.Path
@@ -84,7 +91,14 @@ def _slider(row: Row) -> str:
 
 
 def _embedded(path: pathlib.Path) -> str:
-    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+    """A picture as an address; of a form that browsers do not show as a PNG."""
+    kind, data = _SHOWN.get(path.suffix), path.read_bytes()
+    if kind is None:
+        kind, whole = "png", io.BytesIO()
+        pixels = to_bytes(formats.read_back(path, 3))
+        Image.fromarray(pixels).save(whole, "PNG")
+        data = whole.getvalue()
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def grid_table(grid: Grid) -> str:

@@ -6,15 +6,16 @@ import numpy as np
 
 from cvsa_jax import images, metrics, posterior
 from cvsa_jax.jobs.records import read_rows, write_rows
+from cvsa_jax.pictures import formats
 from cvsa_jax.types import InputError
 
 COLUMNS = ("image", "num_samples", "psnr_mean", "psnr_sample", "error", "expected_error", "coverage")
 
 
 def sample_files(folder: pathlib.Path, name: str) -> list[pathlib.Path]:
-    """NAME_00.png, NAME_01.png, ..., in order."""
+    """NAME_00, NAME_01, ..., of any form, in order."""
     files = []
-    while (path := folder / "samples" / f"{name}_{len(files):02d}.png").exists():
+    while (path := formats.find_picture(folder / "samples", f"{name}_{len(files):02d}")).exists():
         files.append(path)
     return files
 
@@ -50,7 +51,8 @@ def report(folder: pathlib.Path, level: float) -> dict:
     rows = []
     for name, paths in files.items():
         truth = images.read_image(folder / "truth" / f"{name}.png")
-        rows.append({"image": name} | judge(truth, np.stack([images.read_image(p) for p in paths]), level))
+        samples = np.stack([formats.read_back(path, truth.shape[-1]) for path in paths])
+        rows.append({"image": name} | judge(truth, samples, level))
     shown = [{k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows]
     write_rows(folder / "uncertainty.csv", COLUMNS, shown)
     means = {c: round(float(np.mean([row[c] for row in rows])), 4) for c in COLUMNS[1:]}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import sys
 import zlib
 from typing import Any, NamedTuple
 
@@ -9,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cvsa_jax import images
 from cvsa_jax.door import UNKNOWN
 from cvsa_jax.jobs import measurements
 from cvsa_jax.noise import NoiseModel
 from cvsa_jax.operators import Operator, Task, simulate
+from cvsa_jax.pictures import Carried, formats, read_picture
 from cvsa_jax.types import InputError
 
 
@@ -29,12 +30,14 @@ class Measured(NamedTuple):
     """One image ready to be restored. truth is None for measured inputs.
 
     operator: what was, or would be, measured with; of a blind task restoration does not know it.
+    carried: what the restored picture has of the input's file; of a clean input its depth alone.
     """
 
     entry: Entry
     truth: np.ndarray | None
     measurement: np.ndarray
     operator: Operator
+    carried: Carried = Carried()
 
 
 def key_of(entry: Entry, seed: int, purpose: int) -> jax.Array:
@@ -62,6 +65,8 @@ class Reader:
       seed: of masks, kernels and noise.
       operator: one to use for every image in place of drawn ones, or None.
       needs_guess: whether restoration starts at the operator's own guess.
+      value_range: what is black and what is white in files of floats or of more than 8 bits, or None.
+      form: of the pictures to be written, a name of `FORMATS`, or None.
     """
 
     task: Task
@@ -73,22 +78,26 @@ class Reader:
     seed: int
     operator: Operator | None = None
     needs_guess: bool = False
+    value_range: tuple[float, float] | None = None
+    form: str | None = None
 
-    def _read(self, path: pathlib.Path) -> np.ndarray:
+    def _read(self, path: pathlib.Path, say: bool = False) -> tuple[np.ndarray, Carried]:
+        """The image or the measurement of a file, and what goes with it; `say`: print what people should know."""
         if path.suffix == ".npy":
             if self.image_size:
                 raise InputError(f"--image_size does not go with {path}: an array is taken as it is")
             if not self.measured:
                 raise InputError(f"{path} is an array; only measurements may be: --measured")
-            return measurements.read_measurement(path, self.channels)
+            return measurements.read_measurement(path, self.channels), Carried()
         if self.measured and not self.task.picture:
             raise InputError(f"{path} is a picture, which cannot hold what {self.task.name} measures: give a .npy file")
-        image = images.open_image(path)
-        if self.channels == 1:
-            image = image.convert("L")
-        if self.image_size:
-            image = images.centre_square(image, self.image_size)
-        return images.to_float(image)
+        picture = read_picture(path, self.value_range)
+        picture = picture.grey() if self.channels == 1 else picture
+        picture = picture.square(self.image_size) if self.image_size else picture
+        carried = picture.carried if self.measured else Carried(picture.depth)
+        for note in (*picture.notes, *formats.losses(self.form, carried)) if say else ():
+            print(f"note: {path}: {note}", file=sys.stderr)
+        return picture.pixels, carried
 
     def _operator(self, name: str, shape) -> Operator:
         if self.operator is not None:
@@ -106,7 +115,7 @@ class Reader:
         entries, failures, buildable = [], {}, set()
         for path, name in files:
             try:
-                read = self._read(path)
+                read, _ = self._read(path, say=True)
                 shape = self._image_shape(read) if self.measured else read.shape
                 finite = bool(np.isfinite(read).all())
                 if shape not in buildable or not finite:
@@ -115,6 +124,7 @@ class Reader:
                     if not (finite or np.isfinite(operator.restrict(jnp.asarray(read))).all()):
                         raise InputError(f"{path} holds NaN or infinite numbers: {UNKNOWN}")
                     buildable.add(shape)
+                formats.check_size(self.form, shape)
                 entries.append(Entry(path, name, shape))
             except ValueError as error:
                 failures[name] = str(error)
@@ -141,13 +151,13 @@ class Reader:
 
     def measure(self, entry: Entry) -> Measured:
         """Draw the operator and, for clean inputs, the measurement."""
-        image, operator = self._read(entry.path), self._operator(entry.name, entry.shape)
+        (image, carried), operator = self._read(entry.path), self._operator(entry.name, entry.shape)
         if self.measured:
             if not np.isfinite(image).all():  # only where nothing is measured, or `check` had refused it
                 image = np.asarray(operator.restrict(jnp.asarray(image)))
-            return Measured(entry, None, image, operator)
+            return Measured(entry, None, image, operator, carried)
         y = simulate(key_of(entry, self.seed, 0), operator, jnp.asarray(image), self.noise)
-        return Measured(entry, image, np.asarray(y), operator)
+        return Measured(entry, image, np.asarray(y), operator, carried)
 
 
 def check_measured(task: Task, settings: Any, has_operator: bool) -> None:

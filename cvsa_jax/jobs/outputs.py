@@ -15,6 +15,7 @@ from cvsa_jax.jobs.inputs import Measured
 from cvsa_jax.jobs.settings import RestorationJob, command
 from cvsa_jax.measures import Case
 from cvsa_jax.operators.base import kernel_picture
+from cvsa_jax.pictures import formats
 from cvsa_jax.presets import MEAN
 from cvsa_jax.types import InputError
 
@@ -76,6 +77,7 @@ class Results:
         self.folder = folder = pathlib.Path(str(job.job.output))
         self._metrics, self._residuals = folder / "metrics.csv", folder / "residuals.csv"
         self._task, self._mean = job.task, job.method.combine == MEAN
+        self._form = job.job.format
         # The deviation of chains that are no samples of the posterior would only mislead.
         self._sampled = self._mean and sampled
         self._measures = measures.columns(self._task)
@@ -118,7 +120,7 @@ class Results:
         name, samples = measured.entry.name, found.samples
         best = int(np.argmin(found.residuals))
         estimate = samples.mean(0) if self._mean else samples[best]
-        images.save_image(self.folder / "restored" / f"{name}.png", estimate)
+        formats.write_picture(self.folder / "restored", name, estimate, self._form, measured.carried)
         self._write_measurement(measured)
         if measured.truth is not None or not self._task.blind:  # else nobody knows it, and it was drawn for nothing
             save_operator(self.folder / "operator", name, measured.operator)
@@ -126,7 +128,7 @@ class Results:
             save_kernel(self.folder / "kernel", name, found.kernel)
         if len(samples) > 1:
             for i, sample in enumerate(samples):
-                images.save_image(self.folder / "samples" / f"{name}_{i:02d}.png", sample)
+                formats.write_picture(self.folder / "samples", f"{name}_{i:02d}", sample, self._form, measured.carried)
             if self._sampled:
                 images.save_image(self.folder / "deviation" / f"{name}.png", 4 * samples.std(0, ddof=1) - 1)
         with self._residuals.open("a", newline="") as file:
@@ -187,7 +189,7 @@ class Results:
         """Truth, measurement, restoration and what else there is of each image, side by side."""
         files = {"truth": "{}", "measurement": "{}", "restored": "{}", "aligned": "{}", "samples": "{}_00"}
         files |= {"operator": "{}", "kernel": "{}"} if self._task.blind else {}
-        files = {k: f for k, f in files.items() if (self.folder / k / f"{f.format(names[0])}.png").exists()}
+        files = {k: f for k, f in files.items() if formats.find_picture(self.folder / k, f.format(names[0])).exists()}
         titles = {"samples": "one chain", "operator": "its kernel", "kernel": "kernel found"}
         kinds = [titles.get(k, k) for k in files]
         blocks = math.ceil(len(names) / 8)
@@ -200,4 +202,4 @@ class Results:
         plots.save_grid(self.folder / "grid.png", rows, kinds * blocks, scale=max(1, 128 // side))
 
     def _read(self, kind: str, name: str) -> np.ndarray:
-        return images.read_image(self.folder / kind / f"{name}.png")
+        return formats.read_back(formats.find_picture(self.folder / kind, name))

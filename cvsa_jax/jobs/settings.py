@@ -16,6 +16,7 @@ from cvsa_jax.networks import DTYPES
 from cvsa_jax.noise import NOISES, GaussianSettings, PoissonSettings
 from cvsa_jax.operators import TASKS, Task, find_task
 from cvsa_jax.operators.task import BlindSettings
+from cvsa_jax.pictures.formats import FORMATS
 from cvsa_jax.presets import ACCURACY, USUAL
 from cvsa_jax.priors import Prior
 from cvsa_jax.sampler_settings import GUESS
@@ -70,6 +71,10 @@ class JobSettings(Settings):
         None, "Cut the centre square and resize it to this side.", "pixels", low=1, otherwise="the image as it is"
     )
     limit: int | None = setting(None, "Restore only the first N images.", low=1, free=True, otherwise="all")
+    format: str | None = setting(
+        None, "The files of restored/ and samples/.", choices=FORMATS,
+        otherwise="png, with 16 bits where the input has more than 8",
+    )  # fmt: skip
     overwrite: bool = setting(False, "Write into a folder that holds other results.", free=True)
     report: bool = setting(False, "Write report.html too: one page with everything, which needs no network.", free=True)
     noise: str = setting("gaussian", "The noise of the measurement.", choices=NOISES)
