@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import sys
 import zlib
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from cvsa_jax import images
 from cvsa_jax.door import UNKNOWN
-from cvsa_jax.jobs import measurements
+from cvsa_jax.jobs import measurements, pairing
 from cvsa_jax.noise import NoiseModel
 from cvsa_jax.operators import Operator, Task, simulate
 from cvsa_jax.types import InputError
@@ -62,6 +63,7 @@ class Reader:
       seed: of masks, kernels and noise.
       operator: one to use for every image in place of drawn ones, or None.
       needs_guess: whether restoration starts at the operator's own guess.
+      root: the job's input, to which the names of masks and kernels are relative.
     """
 
     task: Task
@@ -73,6 +75,7 @@ class Reader:
     seed: int
     operator: Operator | None = None
     needs_guess: bool = False
+    root: pathlib.Path = pathlib.Path()
 
     def _read(self, path: pathlib.Path) -> np.ndarray:
         if path.suffix == ".npy":
@@ -90,11 +93,21 @@ class Reader:
             image = images.centre_square(image, self.image_size)
         return images.to_float(image)
 
-    def _operator(self, name: str, shape) -> Operator:
+    def _operator(self, path: pathlib.Path, name: str, shape, said: set[str] | None = None) -> Operator:
+        """The operator of an image; what people should know of its files is printed, unless it is in `said`."""
         if self.operator is not None:
             return self.operator
+        source = pairing.Source(path, self.root, self.measured, self.image_size)
+        settings, remarks = pairing.settings_of(self.task, self.settings, source)
+        if said is not None:
+            for remark in [r for r in remarks if r not in said]:
+                print(remark, file=sys.stderr)
+            said |= {*remarks}
         generator = np.random.default_rng([self.seed, _number(name)])
-        return self.task.build(generator, shape[0], shape[1], self.settings)
+        try:
+            return self.task.build(generator, shape[0], shape[1], settings)
+        except ValueError as error:
+            raise InputError(f"{path}: {error}") from error
 
     def _image_shape(self, measured: np.ndarray) -> tuple[int, int, int]:
         """The shape of the image that a measurement is of."""
@@ -103,14 +116,15 @@ class Reader:
 
     def check(self, files: list[tuple[pathlib.Path, str]]) -> tuple[list[Entry], dict[str, str]]:
         """(images that can be restored, reason by name of those that cannot); nothing is kept."""
-        entries, failures, buildable = [], {}, set()
+        entries, failures, buildable, said = [], {}, set(), set()
+        each = pairing.depends_on_image(self.settings)
         for path, name in files:
             try:
                 read = self._read(path)
                 shape = self._image_shape(read) if self.measured else read.shape
                 finite = bool(np.isfinite(read).all())
-                if shape not in buildable or not finite:
-                    operator = self._operator(name, shape)
+                if each or shape not in buildable or not finite:
+                    operator = self._operator(path, name, shape, said)
                     self._check_operator(operator, shape, read)
                     if not (finite or np.isfinite(operator.restrict(jnp.asarray(read))).all()):
                         raise InputError(f"{path} holds NaN or infinite numbers: {UNKNOWN}")
@@ -141,10 +155,12 @@ class Reader:
 
     def measure(self, entry: Entry) -> Measured:
         """Draw the operator and, for clean inputs, the measurement."""
-        image, operator = self._read(entry.path), self._operator(entry.name, entry.shape)
+        image, operator = self._read(entry.path), self._operator(entry.path, entry.name, entry.shape)
         if self.measured:
             if not np.isfinite(image).all():  # only where nothing is measured, or `check` had refused it
                 image = np.asarray(operator.restrict(jnp.asarray(image)))
+            if self.operator is None:
+                image = pairing.weighed(image, operator)
             return Measured(entry, None, image, operator)
         y = simulate(key_of(entry, self.seed, 0), operator, jnp.asarray(image), self.noise)
         return Measured(entry, image, np.asarray(y), operator)

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from cvsa_jax import batch, operators
-from cvsa_jax.jobs import inputs, methods, selection
+from cvsa_jax.jobs import inputs, methods, pairing, selection
 from cvsa_jax.jobs.kernel_finder import Found, KernelFinder
 from cvsa_jax.jobs.outputs import Restored, Results
 from cvsa_jax.jobs.settings import RestorationJob
@@ -104,6 +104,7 @@ def prepare(job: RestorationJob) -> Prepared:
     if own.measured:
         inputs.check_measured(task, settings, stored is not None)
     files = selection.read_list(own.list, folder) if own.list else selection.list_inputs(str(own.input), own.measured)
+    files = files if own.list else pairing.without_own(files, settings, folder)
     files = files[: own.limit]
     prior = job.prior()
     plan = methods.plan_of(job.method, prior)
@@ -118,7 +119,7 @@ def prepare(job: RestorationJob) -> Prepared:
     restorer = methods.make_restorer(own.method, job.method, prior, noise, plan, joint, search)
     reader = inputs.Reader(
         task, settings, prior.channels or 3, own.image_size, own.measured, noise, own.seed, stored,
-        job.method.start == GUESS and not task.blind,
+        job.method.start == GUESS and not task.blind, folder,
     )  # fmt: skip
     names = selection.output_names(files, folder)
     todo = [(path, name) for path, name in zip(files, names, strict=True) if name not in results.done]
