@@ -3,6 +3,7 @@
 import numpy as np
 import scipy.sparse
 import scipy.sparse.linalg
+from scipy import ndimage
 
 from cvsa_jax.operators.base import Operator
 from cvsa_jax.operators.masks import Mask
@@ -10,7 +11,7 @@ from cvsa_jax.operators.registry import parts
 from cvsa_jax.operators.task import Task
 
 # Up to as many missing pixels are solved for at once; of more, first those of a picture of half the size.
-DIRECT, STEPS, TOLERANCE = 40_000, 200, 1e-4
+DIRECT, STEPS, TOLERANCE = 250_000, 100, 1e-4
 
 
 def keeps_pixels(task: Task) -> bool:
@@ -83,7 +84,7 @@ def membrane(values: np.ndarray, hole: np.ndarray) -> np.ndarray:
 def _solved(matrix, border: np.ndarray, values: np.ndarray, hole: np.ndarray) -> np.ndarray:
     """Directly; of a large hole from the membrane of half the size, by conjugate gradients."""
     if len(border) <= DIRECT:
-        return scipy.sparse.linalg.splu(matrix).solve(border)
+        return scipy.sparse.linalg.splu(matrix, "MMD_AT_PLUS_A", options={"SymmetricMode": True}).solve(border)
     start = _enlarged(values, hole)[hole]
     solve = lambda b, x: scipy.sparse.linalg.cg(matrix, b, x, rtol=TOLERANCE, maxiter=STEPS)[0]  # noqa: E731
     return np.stack([solve(b, x) for b, x in zip(border.T, start.T, strict=True)], -1)
@@ -97,4 +98,4 @@ def _enlarged(values: np.ndarray, hole: np.ndarray) -> np.ndarray:
     four = lambda a: a.reshape(a.shape[0] // 2, 2, a.shape[1] // 2, 2, -1).sum((1, 3))  # noqa: E731
     count, total = four(known), four(sums)
     coarse = membrane(total / np.maximum(count, 1), count[..., 0] == 0)
-    return coarse.repeat(2, 0).repeat(2, 1)[: hole.shape[0], : hole.shape[1]]
+    return ndimage.zoom(coarse, (2, 2, 1), order=1, mode="nearest", grid_mode=True)[: hole.shape[0], : hole.shape[1]]

@@ -109,7 +109,7 @@ def recognise(mask: MaskPicture, means: str, photograph: Photograph, measured: b
     if means in (WHITE, BLACK):
         white = _stretched(_on(levels, 0.0 if means == WHITE else 1.0))
         return Hole(_shares(white if means == WHITE else 1 - white))
-    if means == AUTO and levels.alpha is not None and np.ptp(levels.alpha) > NEAR_END:
+    if means == AUTO and levels.alpha is not None and (np.ptp(levels.alpha) > NEAR_END or levels.alpha.max() < 0.5):
         return _transparent(mask, levels.alpha)
     grey = _stretched(levels.grey)
     if means == AUTO and levels.colour is None and (grey.min() == grey.max() or _two_levels(grey)):
