@@ -8,6 +8,7 @@ import scipy.ndimage
 from PIL import Image
 
 from cvsa_jax.jobs import inputs, pairing
+from cvsa_jax.jobs.run import batches
 from cvsa_jax.noise import GaussianSettings
 from cvsa_jax.operators import find_task, make_operator
 from cvsa_jax.operators.kernel_files import read_kernel, scaled_kernel
@@ -265,3 +266,18 @@ def test_image_size_takes_the_kernel_of_a_photograph_with_it(tmp_path, capsys):
     settings, remarks = pairing.settings_of(wide.task, wide.settings, pairing.Source(photo, tmp_path / "in", True, 20))
     assert settings.kernel_std == 1.0
     assert "--kernel_std=2 is of the files" in remarks[0]
+
+
+def test_kernels_of_several_sizes_are_not_restored_in_one_batch(tmp_path):
+    """A batch stacks its operators; images of one size whose kernels differ in size stand in batches of their own."""
+    files = [(save_photo(tmp_path / "in" / f"{n}.png", seed=n), str(n)) for n in range(3)]
+    (tmp_path / "k").mkdir()
+    for (_, name), side in zip(files, (3, 5, 3), strict=True):
+        write(tmp_path / "k" / f"{name}.npy", np.eye(side))
+    entries, _ = reader(tmp_path / "in", kernel=str(tmp_path / "k")).check(files)
+    assert [[e.name for e, _ in pairs] for pairs in batches(entries, 1, 8, False)] == [["0", "2"], ["1"]]
+    kernel = write(tmp_path / "k.npy", np.eye(9))
+    for (path, _), side in zip(files, (20, 40, 20), strict=True):
+        save_photo(path, side, side)
+    entries, _ = reader(tmp_path / "in", kernel=kernel, image_size=20).check(files)
+    assert [[e.name for e, _ in pairs] for pairs in batches(entries, 1, 8, False)] == [["0", "2"], ["1"]]

@@ -19,11 +19,15 @@ from cvsa_jax.types import InputError
 
 
 class Entry(NamedTuple):
-    """One image of a job, not yet read. shape: (H, W, C) of its restoration."""
+    """One image of a job, not yet read.
+
+    shape: (H, W, C) of its restoration. form: the shapes in its operator, where these differ between images.
+    """
 
     path: pathlib.Path
     name: str
     shape: tuple[int, int, int]
+    form: tuple = ()
 
 
 class Measured(NamedTuple):
@@ -117,7 +121,7 @@ class Reader:
     def check(self, files: list[tuple[pathlib.Path, str]]) -> tuple[list[Entry], dict[str, str]]:
         """(images that can be restored, reason by name of those that cannot); nothing is kept."""
         entries, failures, buildable, said = [], {}, set(), set()
-        each = pairing.depends_on_image(self.settings)
+        each = pairing.depends_on_image(self.settings, bool(self.measured and self.image_size))
         for path, name in files:
             try:
                 read = self._read(path)
@@ -129,7 +133,8 @@ class Reader:
                     if not (finite or np.isfinite(operator.restrict(jnp.asarray(read))).all()):
                         raise InputError(f"{path} holds NaN or infinite numbers: {UNKNOWN}")
                     buildable.add(shape)
-                entries.append(Entry(path, name, shape))
+                    form = tuple(map(np.shape, jax.tree.leaves(operator))) if each else ()
+                entries.append(Entry(path, name, shape, form))
             except ValueError as error:
                 failures[name] = str(error)
         return entries, failures

@@ -57,9 +57,14 @@ class Source:
         return self.image_size / min(self.size) if self.image_size and self.size else 1.0
 
 
-def depends_on_image(settings: Any) -> bool:
-    """Whether the settings of a task, files read, have something that is another for each image."""
-    return any(isinstance(v, PairedFiles | MaskPicture) for v in values(settings).values())
+def depends_on_image(settings: Any, resized: bool) -> bool:
+    """Whether the settings of a task, files read, have something that is another for each image.
+
+    Args:
+      resized: whether kernels are resized with the images.
+    """
+    kinds = PairedFiles | MaskPicture | KernelFile if resized else PairedFiles | MaskPicture
+    return any(isinstance(v, kinds) for v in values(settings).values())
 
 
 def settings_of(task: Task, settings: Any, source: Source) -> tuple[Any, list[str]]:

@@ -28,12 +28,12 @@ DIVERGED = 10.0  # images lie in [-1, 1]
 def batches(
     entries: list[inputs.Entry], num_samples: int, batch_size: int, population: bool
 ) -> list[list[tuple[inputs.Entry, int]]]:
-    """(image, chain index) pairs of one shape each, batch_size samples at most, an image's in a row."""
+    """(image, chain index) pairs of one shape and form each, batch_size samples at most, an image's in a row."""
     chains = 1 if population else num_samples
     size = max(1, batch_size // num_samples) if population else batch_size
     groups = defaultdict(list)
     for entry in entries:
-        groups[entry.shape].append(entry)
+        groups[entry.shape, entry.form].append(entry)
     out = []
     for group in groups.values():
         pairs = [(entry, i) for entry in group for i in range(chains)]

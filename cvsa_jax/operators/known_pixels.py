@@ -98,4 +98,5 @@ def _enlarged(values: np.ndarray, hole: np.ndarray) -> np.ndarray:
     four = lambda a: a.reshape(a.shape[0] // 2, 2, a.shape[1] // 2, 2, -1).sum((1, 3))  # noqa: E731
     count, total = four(known), four(sums)
     coarse = membrane(total / np.maximum(count, 1), count[..., 0] == 0)
-    return ndimage.zoom(coarse, (2, 2, 1), order=1, mode="nearest", grid_mode=True)[: hole.shape[0], : hole.shape[1]]
+    large = ndimage.zoom(coarse, (2, 2, 1), order=1, mode="nearest", grid_mode=True)
+    return np.asarray(large)[: hole.shape[0], : hole.shape[1]]
