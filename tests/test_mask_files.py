@@ -449,3 +449,18 @@ def test_a_measured_inpainting_keeps_the_files_pixels(run_restore, tiny_checkpoi
         seam = put_back(free / 127.5 - 1, pixels[name] / 127.5 - 1, 1.0 - own)
         off = np.abs(kept.astype(float) - to_bytes(seam))  # more than a level only where the free one was clipped
         assert (off <= 1).mean() > 0.95
+
+
+@pytest.mark.parametrize("name", ["clothing_001.png", "groceries_002.png", "groceries_022.png"])
+def test_what_jpeg_does_to_a_copy_is_no_paint(tmp_path, name):
+    """Strong compression of colours, over all of the photograph, beside a stroke and alone."""
+    with Image.open(SAMPLES / name) as image:
+        large = np.asarray(image.convert("RGB"))
+    hole = np.kron(HOLE, np.ones((2, 2), bool))
+    photo, options = large[:80, :120], {"quality": 75, "subsampling": 2}
+    with pytest.raises(InputError, match="is the photograph itself"):
+        found(save(tmp_path / "a.jpg", photo, **options), photo)
+    share, _ = found(save(tmp_path / "b.jpg", np.where(hole[..., None], RED, photo), **options), photo)
+    assert share[hole].mean() > 0.99
+    grown = np.asarray(Image.fromarray(level(hole)).filter(ImageFilter.MaxFilter(5))) > 0
+    assert share[~grown].mean() < 0.002

@@ -13,6 +13,8 @@ COPY = 12 / 255
 LEFT, TEXTURE = 0.05, 32 / 255
 # How near a painted pixel is to the colour, in a file without losses and in one with.
 EXACT, LOSSY = 10 / 255, 40 / 255
+# Paint changes a pixel by more than this many times what a lossy program typically does.
+LOSSES = 10
 # A brush's smooth edge, in pixels.
 EDGE = 2
 # Channels that differ by more are of a colour, by less of a grey ground.
@@ -51,9 +53,16 @@ def painted_over(path: str, image: np.ndarray | None) -> np.ndarray | None:
         return changed
     colour = commonest(copy[changed])
     core = changed & (np.abs(copy - colour).max(-1) <= (EXACT if typical == 0 else LOSSY))
-    clearly = difference > COPY
-    if not clearly.any() or (core & clearly).sum() < 0.5 * clearly.sum():
-        return np.zeros_like(changed) if left.mean() > 0.5 else None
+    nothing = np.zeros_like(changed) if left.mean() > 0.5 else None
+    if not core.any():
+        return nothing
+    strength = float(np.median(difference[core]))
+    # Half of what changed at least half as much must be paint, and paint change more than losses do.
+    clearly = changed & (difference > 0.5 * strength)
+    if (core & clearly).sum() < 0.5 * clearly.sum() or strength < LOSSES * typical:
+        return nothing
+    if typical > 0:
+        changed &= difference > 0.25 * strength
     return core | (changed & ndimage.binary_dilation(core, np.ones((3, 3), bool), EDGE))
 
 
