@@ -102,16 +102,17 @@ class Reader:
         if self.operator is not None:
             return self.operator
         source = pairing.Source(path, self.root, self.measured, self.image_size)
-        settings, remarks = pairing.settings_of(self.task, self.settings, source)
+        generator = np.random.default_rng([self.seed, _number(name)])
+        try:
+            settings, remarks = pairing.settings_of(self.task, self.settings, source)
+            operator = self.task.build(generator, shape[0], shape[1], settings)
+        except ValueError as error:
+            raise InputError(f"{path}: {error}") from error
         if said is not None:
             for remark in [r for r in remarks if r not in said]:
                 print(remark, file=sys.stderr)
             said |= {*remarks}
-        generator = np.random.default_rng([self.seed, _number(name)])
-        try:
-            return self.task.build(generator, shape[0], shape[1], settings)
-        except ValueError as error:
-            raise InputError(f"{path}: {error}") from error
+        return operator
 
     def _image_shape(self, measured: np.ndarray) -> tuple[int, int, int]:
         """The shape of the image that a measurement is of."""

@@ -48,10 +48,10 @@ class PairedFiles:
                 found = table.get(key(name), [])
                 if len(found) > 1:
                     both = " and ".join(p.name for p in found[:2])
-                    raise InputError(f"{image}: the folder {self.folder} has {both}, but one {self.kind} is needed")
+                    raise InputError(f"the folder {self.folder} has {both}, but one {self.kind} is needed")
                 if found:
                     return found[0]
-        raise InputError(f"{image}: the folder {self.folder} has no {self.kind} of that name, such as {stem}.png")
+        raise InputError(f"the folder {self.folder} has no {self.kind} of that name, such as {stem}.png")
 
     def of(self, image: pathlib.PurePath) -> Any:
         """What the file of an image holds; raises InputError as `find` and its reader do."""
