@@ -56,6 +56,8 @@ def _numpy(file: pathlib.Path) -> np.ndarray:
 
 def _matlab(file: pathlib.Path, name: str) -> np.ndarray:
     """A variable of a .mat file: the one that is named, or the only matrix. MATLAB's scalars are 1 x 1 matrices."""
+    if not file.is_file():
+        raise InputError(f"no such file: {file}")
     try:
         found = scipy.io.loadmat(file)
     except NotImplementedError as error:
