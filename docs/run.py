@@ -44,6 +44,7 @@ ROWS = {"table1": "cvsa_sample,classical", "table2": "cvsa,dps", "table3": "pape
 # Where a name in the documents stands for anything of its kind.
 PLACES = {
     "FOLDER": "photographs",
+    "MASKS": "masks",
     "IMAGE": "photographs/a.png",
     "TASK": "sr2",
     "experiments/samples": "photographs",
@@ -334,7 +335,8 @@ def make_files(folder: pathlib.Path) -> None:
         Image.open(folder / "photographs" / "a.png").resize((side, side)).save(folder / f"{name}.png")
     hole = -np.ones((SIDE, SIDE, 1))
     hole[4:8, 4:8] = 1
-    images.save_image(folder / "hole.png", hole)
+    for path in ("hole.png", *(f"masks/{name}.png" for name in "abcd")):
+        images.save_image(folder / path, hole)
     np.save(folder / "kernel.npy", np.full((3, 3), 1 / 9))
     code = [tiny_code(b.text) for b in blocks(ROOT / "README.md") if b.language == "python"]
     (folder / "mine.py").write_text("\n".join([*code, "from cvsa_jax.commands import main", "main()"]))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cvsa_jax.door import UNKNOWN
-from cvsa_jax.jobs import measurements
+from cvsa_jax.jobs import measurements, pairing
 from cvsa_jax.noise import NoiseModel
 from cvsa_jax.operators import Operator, Task, simulate
 from cvsa_jax.pictures import Carried, formats, read_picture
@@ -19,11 +19,15 @@ from cvsa_jax.types import InputError
 
 
 class Entry(NamedTuple):
-    """One image of a job, not yet read. shape: (H, W, C) of its restoration."""
+    """One image of a job, not yet read.
+
+    shape: (H, W, C) of its restoration. form: the shapes in its operator, where these differ between images.
+    """
 
     path: pathlib.Path
     name: str
     shape: tuple[int, int, int]
+    form: tuple = ()
 
 
 class Measured(NamedTuple):
@@ -67,6 +71,7 @@ class Reader:
       needs_guess: whether restoration starts at the operator's own guess.
       value_range: what is black and what is white in files of floats or of more than 8 bits, or None.
       form: of the pictures to be written, a name of `FORMATS`, or None.
+      root: the job's input, to which the names of masks and kernels are relative.
     """
 
     task: Task
@@ -80,6 +85,7 @@ class Reader:
     needs_guess: bool = False
     value_range: tuple[float, float] | None = None
     form: str | None = None
+    root: pathlib.Path = pathlib.Path()
 
     def _read(self, path: pathlib.Path, say: bool = False) -> tuple[np.ndarray, Carried]:
         """The image or the measurement of a file, and what goes with it; `say`: print what people should know."""
@@ -99,11 +105,22 @@ class Reader:
             print(f"note: {path}: {note}", file=sys.stderr)
         return picture.pixels, carried
 
-    def _operator(self, name: str, shape) -> Operator:
+    def _operator(self, path: pathlib.Path, name: str, shape, said: set[str] | None = None) -> Operator:
+        """The operator of an image; what people should know of its files is printed, unless it is in `said`."""
         if self.operator is not None:
             return self.operator
+        source = pairing.Source(path, self.root, self.measured, self.image_size)
         generator = np.random.default_rng([self.seed, _number(name)])
-        return self.task.build(generator, shape[0], shape[1], self.settings)
+        try:
+            settings, remarks = pairing.settings_of(self.task, self.settings, source)
+            operator = self.task.build(generator, shape[0], shape[1], settings)
+        except ValueError as error:
+            raise InputError(f"{path}: {error}") from error
+        if said is not None:
+            for remark in [r for r in remarks if r not in said]:
+                print(remark, file=sys.stderr)
+            said |= {*remarks}
+        return operator
 
     def _image_shape(self, measured: np.ndarray) -> tuple[int, int, int]:
         """The shape of the image that a measurement is of."""
@@ -112,20 +129,22 @@ class Reader:
 
     def check(self, files: list[tuple[pathlib.Path, str]]) -> tuple[list[Entry], dict[str, str]]:
         """(images that can be restored, reason by name of those that cannot); nothing is kept."""
-        entries, failures, buildable = [], {}, set()
+        entries, failures, buildable, said, form = [], {}, set(), set(), ()
+        each = pairing.depends_on_image(self.settings, bool(self.measured and self.image_size))
         for path, name in files:
             try:
                 read, _ = self._read(path, say=True)
                 shape = self._image_shape(read) if self.measured else read.shape
                 finite = bool(np.isfinite(read).all())
-                if shape not in buildable or not finite:
-                    operator = self._operator(name, shape)
+                if each or shape not in buildable or not finite:
+                    operator = self._operator(path, name, shape, said)
                     self._check_operator(operator, shape, read)
                     if not (finite or np.isfinite(operator.restrict(jnp.asarray(read))).all()):
                         raise InputError(f"{path} holds NaN or infinite numbers: {UNKNOWN}")
                     buildable.add(shape)
+                    form = tuple(map(np.shape, jax.tree.leaves(operator))) if each else ()
                 formats.check_size(self.form, shape)
-                entries.append(Entry(path, name, shape))
+                entries.append(Entry(path, name, shape, form))
             except ValueError as error:
                 failures[name] = str(error)
         return entries, failures
@@ -151,10 +170,12 @@ class Reader:
 
     def measure(self, entry: Entry) -> Measured:
         """Draw the operator and, for clean inputs, the measurement."""
-        (image, carried), operator = self._read(entry.path), self._operator(entry.name, entry.shape)
+        (image, carried), operator = self._read(entry.path), self._operator(entry.path, entry.name, entry.shape)
         if self.measured:
             if not np.isfinite(image).all():  # only where nothing is measured, or `check` had refused it
                 image = np.asarray(operator.restrict(jnp.asarray(image)))
+            if self.operator is None:
+                image = pairing.weighed(image, operator)
             return Measured(entry, None, image, operator, carried)
         y = simulate(key_of(entry, self.seed, 0), operator, jnp.asarray(image), self.noise)
         return Measured(entry, image, np.asarray(y), operator, carried)

@@ -10,10 +10,11 @@ import jax
 import numpy as np
 
 from cvsa_jax import images, measures, operators, plots
-from cvsa_jax.jobs import records
+from cvsa_jax.jobs import pairing, records
 from cvsa_jax.jobs.inputs import Measured
 from cvsa_jax.jobs.settings import RestorationJob, command
 from cvsa_jax.measures import Case
+from cvsa_jax.operators import known_pixels
 from cvsa_jax.operators.base import kernel_picture
 from cvsa_jax.pictures import formats
 from cvsa_jax.presets import MEAN
@@ -78,6 +79,7 @@ class Results:
         self._metrics, self._residuals = folder / "metrics.csv", folder / "residuals.csv"
         self._task, self._mean = job.task, job.method.combine == MEAN
         self._form = job.job.format
+        self._keeps = pairing.keeps(self._task, job.job.keep_known, job.job.measured)
         # The deviation of chains that are no samples of the posterior would only mislead.
         self._sampled = self._mean and sampled
         self._measures = measures.columns(self._task)
@@ -120,6 +122,10 @@ class Results:
         name, samples = measured.entry.name, found.samples
         best = int(np.argmin(found.residuals))
         estimate = samples.mean(0) if self._mean else samples[best]
+        if self._keeps:
+            estimate = known_pixels.put_back(
+                estimate, measured.measurement, known_pixels.seen_pixels(measured.operator)
+            )
         formats.write_picture(self.folder / "restored", name, estimate, self._form, measured.carried)
         self._write_measurement(measured)
         if measured.truth is not None or not self._task.blind:  # else nobody knows it, and it was drawn for nothing

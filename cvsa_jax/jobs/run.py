@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from cvsa_jax import batch, operators
-from cvsa_jax.jobs import inputs, methods, selection
+from cvsa_jax.jobs import inputs, methods, pairing, selection
 from cvsa_jax.jobs.kernel_finder import Found, KernelFinder
 from cvsa_jax.jobs.outputs import Restored, Results
 from cvsa_jax.jobs.settings import RestorationJob
@@ -28,12 +28,12 @@ DIVERGED = 10.0  # images lie in [-1, 1]
 def batches(
     entries: list[inputs.Entry], num_samples: int, batch_size: int, population: bool
 ) -> list[list[tuple[inputs.Entry, int]]]:
-    """(image, chain index) pairs of one shape each, batch_size samples at most, an image's in a row."""
+    """(image, chain index) pairs of one shape and form each, batch_size samples at most, an image's in a row."""
     chains = 1 if population else num_samples
     size = max(1, batch_size // num_samples) if population else batch_size
     groups = defaultdict(list)
     for entry in entries:
-        groups[entry.shape].append(entry)
+        groups[entry.shape, entry.form].append(entry)
     out = []
     for group in groups.values():
         pairs = [(entry, i) for entry in group for i in range(chains)]
@@ -104,6 +104,7 @@ def prepare(job: RestorationJob) -> Prepared:
     if own.measured:
         inputs.check_measured(task, settings, stored is not None)
     files = selection.read_list(own.list, folder) if own.list else selection.list_inputs(str(own.input), own.measured)
+    files = files if own.list else pairing.without_own(files, settings, folder)
     files = files[: own.limit]
     prior = job.prior()
     plan = methods.plan_of(job.method, prior)
@@ -118,7 +119,7 @@ def prepare(job: RestorationJob) -> Prepared:
     restorer = methods.make_restorer(own.method, job.method, prior, noise, plan, joint, search)
     reader = inputs.Reader(
         task, settings, prior.channels or 3, own.image_size, own.measured, noise, own.seed, stored,
-        job.method.start == GUESS and not task.blind, form=own.format,
+        job.method.start == GUESS and not task.blind, form=own.format, root=folder,
     )  # fmt: skip
     names = selection.output_names(files, folder)
     todo = [(path, name) for path, name in zip(files, names, strict=True) if name not in results.done]

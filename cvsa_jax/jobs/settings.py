@@ -10,6 +10,7 @@ from typing import Any
 from cvsa_jax.checkpoints import DEFAULT, LoadedPrior
 from cvsa_jax.diffusion import CLD
 from cvsa_jax.experts import experts
+from cvsa_jax.jobs import pairing
 from cvsa_jax.jobs.methods import CVSA, METHODS, MethodSettings
 from cvsa_jax.jobs.records import load_prior
 from cvsa_jax.networks import DTYPES
@@ -77,6 +78,7 @@ class JobSettings(Settings):
     )  # fmt: skip
     overwrite: bool = setting(False, "Write into a folder that holds other results.", free=True)
     report: bool = setting(False, "Write report.html too: one page with everything, which needs no network.", free=True)
+    keep_known: bool | None = setting(None, "Put measured pixels back into an inpainting.", otherwise="with --measured")
     noise: str = setting("gaussian", "The noise of the measurement.", choices=NOISES)
     method: str = setting(CVSA, "What restores.", choices=METHODS)
     seed: int = setting(0, "Seed of masks, kernels, noise and samples.", low=0)
@@ -230,7 +232,7 @@ def _refuse_idle(job: RestorationJob, given: Mapping[str, Any]) -> None:
         raise ValueError(f"{job.job.task} needs --{name}=FILE")
     if job.task.blind and getattr(job.method, "start", None) != GUESS:
         idle["search_guesses"] = f"without --start={GUESS}"
-    refuse(idle, given)
+    refuse(pairing.idle(job.task, job.operator) | idle, given)
 
 
 def command(job: RestorationJob) -> list[str]:

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cvsa_jax import images
 from cvsa_jax.operators.algebra import conjugate_gradients
 from cvsa_jax.operators.base import Operator
+from cvsa_jax.operators.kernel_files import KernelFile, read_kernel
 from cvsa_jax.operators.kernels import default_kernel_size, motion_kernel
+from cvsa_jax.operators.paired_files import PairedFiles
 from cvsa_jax.operators.separable import Separable, gaussian_blur, gaussian_weights
 from cvsa_jax.operators.task import SHORT_CHAINS, BlindSettings, Task, scaled
 from cvsa_jax.settings import Settings, join, setting
@@ -92,23 +93,24 @@ def convolution(kernel: np.ndarray, boundary: str = REFLECT) -> Convolution:
     return Convolution(jnp.asarray(kernel / kernel.sum(), jnp.result_type(float)), boundary)
 
 
-def read_kernel(path: str) -> np.ndarray:
-    """A blur kernel from a .npy array or the grey values of an image; it is scaled to sum 1 later.
+def given_blur(kernel: np.ndarray | KernelFile, height: int, width: int, boundary: str) -> Convolution:
+    """A blur by a kernel that is given.
 
     Raises:
-      InputError: if it cannot be read.
+      ValueError: as `convolution`, or if the kernel is larger than the image.
     """
-    if path.endswith(".npy"):
-        return images.read_array(path).astype(np.float64)
-    return images.read_grey(path).astype(np.float64)
+    rows, columns = np.shape(kernel) if np.ndim(kernel) == 2 else (0, 0)
+    if rows > height or columns > width:
+        raise ValueError(f"the kernel of {rows}x{columns} is larger than the image of {height}x{width}")
+    return convolution(np.asarray(kernel), boundary)
 
 
 @dataclasses.dataclass(frozen=True)
 class KernelSettings(Settings):
     """A blur by a kernel."""
 
-    kernel: str | np.ndarray | None = setting(
-        None, "Kernel file (.npy or image) in place of a drawn one.", reads=read_kernel,
+    kernel: str | np.ndarray | KernelFile | PairedFiles | None = setting(
+        None, "Kernel file, or a folder with one for each image, in place of a drawn one.", reads=read_kernel,
         replaces=("kernel_std", "kernel_size", "motion_intensity"),
     )  # fmt: skip
     boundary: str = setting(REFLECT, "What lies beyond the border, for a blur by a kernel.", choices=BOUNDARIES)
@@ -157,20 +159,18 @@ def _gaussian(generator, height, width, settings) -> Convolution | Separable:
 
 def _gaussian_by_kernel(generator, height, width, settings) -> Convolution:
     """As blind restoration knows it; of any width."""
-    kernel = settings.kernel
-    if kernel is None:
-        weights = gaussian_weights(_gaussian_std(height, width, settings))
-        kernel = np.outer(weights, weights)
-    return convolution(kernel, settings.boundary)
+    if settings.kernel is not None:
+        return given_blur(settings.kernel, height, width, settings.boundary)
+    weights = gaussian_weights(_gaussian_std(height, width, settings))
+    return convolution(np.outer(weights, weights), settings.boundary)
 
 
 def motion_blur(generator: np.random.Generator, height: int, width: int, settings) -> Convolution:
     """A blur by the given kernel, or by one drawn with `motion_kernel`; settings: MotionBlurSettings."""
-    kernel = settings.kernel
-    if kernel is None:
-        size = settings.kernel_size or default_kernel_size(min(height, width))
-        kernel = motion_kernel(generator, size, settings.motion_intensity)
-    return convolution(kernel, settings.boundary)
+    if settings.kernel is not None:
+        return given_blur(settings.kernel, height, width, settings.boundary)
+    size = settings.kernel_size or default_kernel_size(min(height, width))
+    return convolution(motion_kernel(generator, size, settings.motion_intensity), settings.boundary)
 
 
 # The chains of a blind task go on from what a search has found, so that there are no posterior samples.

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageDraw
 
-from cvsa_jax import images
 from cvsa_jax.operators.base import Operator
+from cvsa_jax.operators.mask_files import AUTO, MEANS, MaskPicture, read_mask
+from cvsa_jax.operators.paired_files import PairedFiles
 from cvsa_jax.operators.task import Task, scaled
 from cvsa_jax.settings import Settings, setting
-from cvsa_jax.types import InputError
 
 
 @flax.struct.dataclass
@@ -22,7 +22,8 @@ class Mask(Operator):
 
     Args:
       seen: (H, W, 1), one where the pixel is measured and zero where it is missing. Between them the pixel is
-        measured with that gain, as through a filter.
+        measured with that gain, as through a filter: y = seen x + n. Its data then weigh seen^2 / sigma^2, so that
+        of a photograph x + n, multiplied by `seen`, each pixel counts as much as it is seen.
     """
 
     seen: jax.Array
@@ -46,27 +47,16 @@ class Mask(Operator):
 
 
 def given_mask(seen: np.ndarray, height: int, width: int) -> Mask:
-    """A mask of (height, width) booleans, true where the pixel is known.
+    """A mask of (height, width) numbers: one (or true) where the pixel is known, zero where it is missing.
 
     Raises:
       ValueError: if it is of another size.
     """
     if seen.shape != (height, width):
-        have = "x".join(map(str, seen.shape))
-        raise ValueError(f"the mask has {have} pixels, but the image has {height}x{width}")
+        have, turned = "x".join(map(str, seen.shape)), seen.shape == (width, height)
+        hint = ": it lies on its side" if turned else ""
+        raise ValueError(f"the mask has {have} pixels, but the image has {height}x{width}{hint}")
     return Mask(jnp.asarray(seen[..., None], jnp.float32))
-
-
-def read_mask(path: str) -> np.ndarray:
-    """A mask file as (H, W) booleans, true where the pixel is known: white is what is missing.
-
-    Raises:
-      InputError: if it cannot be read, or nothing is known.
-    """
-    seen = images.read_grey(path) < 128
-    if not seen.any():
-        raise InputError(f"the mask {path} is white everywhere, so nothing is known")
-    return seen
 
 
 def box_mask(generator: np.random.Generator, height: int, width: int, box: int, margin: int) -> Mask:
@@ -144,7 +134,10 @@ class RandomSettings(Settings):
 class MaskSettings(Settings):
     """A mask file."""
 
-    mask: str | np.ndarray | None = setting(None, "Image file, white where pixels are missing.", reads=read_mask)
+    mask: str | np.ndarray | MaskPicture | PairedFiles | None = setting(
+        None, "Mask file, or a folder with one for each image.", reads=read_mask
+    )
+    mask_means: str = setting(AUTO, "What of a mask file is missing.", choices=MEANS)
 
 
 def _box(generator, height, width, settings: BoxSettings) -> Mask:

@@ -1,0 +1,116 @@
+"""Blur kernels from files: arrays, MATLAB's variables, pictures."""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+
+from cvsa_jax.operators import array_files
+from cvsa_jax.operators.paired_files import PairedFiles
+from cvsa_jax.operators.picture_files import read_levels
+from cvsa_jax.types import InputError
+
+SUM_TOLERANCE = 0.01
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class KernelFile:
+    """A kernel as a file states it; NumPy takes it for its values.
+
+    Args:
+      path: of the file.
+      values: (h, w), both odd, finite, of positive sum. The middle is the kernel's centre.
+      remark: what was done to it, a line for people; empty if nothing was.
+    """
+
+    path: str
+    values: np.ndarray
+    remark: str = ""
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return np.array(self.values, dtype)
+
+
+def read_kernel(path: str) -> KernelFile | PairedFiles:
+    """The kernel of a file, or those of a folder, a file for each image.
+
+    Raises:
+      InputError: if it cannot be read or is no kernel.
+    """
+    if pathlib.Path(path).is_dir():
+        return PairedFiles(path, "kernel", read_one, array_files.SUFFIXES)
+    return read_one(path)
+
+
+def read_one(path: str) -> KernelFile:
+    """The kernel of a file: .npy, .mat (`FILE.mat:NAME` where it has several), or a picture's levels, black is zero.
+
+    (h, w, 1), (1, h, w) and equal colours are one matrix. An even side gets a row or a column of zeros behind, so
+    that its centre stays the entry n // 2, counted from zero, where SciPy, OpenCV and MATLAB's psf2otf have it.
+
+    Raises:
+      InputError: if it cannot be read, or is no matrix of positive sum.
+    """
+    array = array_files.is_array(path)
+    values = array_files.read_numbers(path) if array else _picture(path)
+    matrix = _matrix(values.astype(np.float64), path)
+    total, remarks = matrix.sum(), []
+    if not matrix.any():
+        raise InputError(f"the kernel {path} is zero everywhere")
+    if not total > 0:
+        raise InputError(f"the kernel {path} sums to {total:.3g}, but a blur's weights have a positive sum")
+    if array and abs(total - 1) > SUM_TOLERANCE:  # a picture's levels have no sum that means anything
+        remarks.append(f"sums to {total:.4g} and is scaled to 1")
+    sides = matrix.shape
+    matrix = np.pad(matrix, [(0, 1 - n % 2) for n in sides])
+    if matrix.shape != sides:
+        remarks.append(f"has {sides[0]}x{sides[1]} entries; its centre is row {sides[0] // 2}, column {sides[1] // 2}")
+    return KernelFile(path, matrix, f"the kernel {path} {', and '.join(remarks)}" if remarks else "")
+
+
+def _matrix(values: np.ndarray, path: str) -> np.ndarray:
+    """One matrix of what may be stored as a picture of equal channels."""
+    if values.ndim == 3 and 1 in (values.shape[0], values.shape[-1]):
+        return values[0] if values.shape[0] == 1 and values.shape[-1] != 1 else values[..., 0]
+    if values.ndim == 3 and values.shape[-1] == 3:
+        if np.ptp(values, axis=-1).max() > 1e-6 * np.abs(values).max():
+            raise InputError(f"the kernel {path} differs between its colours; one kernel blurs them all alike")
+        return values[..., 0]
+    if values.ndim != 2:
+        raise InputError(f"the kernel {path} is no matrix, but of shape {values.shape}")
+    return values
+
+
+def _picture(path: str) -> np.ndarray:
+    """The levels of a picture."""
+    levels = read_levels(path)
+    if levels.colour is not None:
+        raise InputError(f"the kernel {path} differs between its colours; one kernel blurs them all alike")
+    if levels.alpha is not None:
+        raise InputError(f"the kernel {path} is transparent in places; give its weights as grey levels on black")
+    grey = levels.grey
+    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    if border.min() > 0.75 * grey.max() and grey.min() < 0.5 * border.min():
+        raise InputError(f"the kernel {path} is dark on a bright ground; weights are bright on black: invert it")
+    return grey
+
+
+def scaled_kernel(kernel: np.ndarray, factor: float) -> np.ndarray:
+    """The kernel of an image that was resized by `factor`: each entry is a square that shrinks or grows about the
+    centre, and is shared among the new entries by area. The sum stays the same.
+
+    Args:
+      kernel: (h, w), both odd. factor: the new side of the image over the old one.
+    """
+    rows, columns = (_shares(n, factor) for n in kernel.shape)
+    return rows @ kernel @ columns.T
+
+
+def _shares(count: int, factor: float) -> np.ndarray:
+    """(new, count): which share of each old entry's length falls into each new entry."""
+    edges = (np.arange(count + 1) - count / 2) * factor
+    half = int(np.ceil(edges[-1] - 0.5 - 1e-9)) if edges[-1] > 0.5 else 0
+    new = np.arange(-half, half + 1)
+    low = np.maximum(edges[None, :-1], new[:, None] - 0.5)
+    high = np.minimum(edges[None, 1:], new[:, None] + 0.5)
+    return np.maximum(high - low, 0) / factor
