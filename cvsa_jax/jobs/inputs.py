@@ -62,6 +62,7 @@ class Reader:
       seed: of masks, kernels and noise.
       operator: one to use for every image in place of drawn ones, or None.
       needs_guess: whether restoration starts at the operator's own guess.
+      range: the values of measured arrays that stand for black and white, or None.
     """
 
     task: Task
@@ -73,14 +74,15 @@ class Reader:
     seed: int
     operator: Operator | None = None
     needs_guess: bool = False
+    range: tuple[float, ...] | None = None
 
     def _read(self, path: pathlib.Path) -> np.ndarray:
-        if path.suffix == ".npy":
+        if measurements.is_array(path) and (self.measured or path.suffix.lower() not in measurements.TIFFS):
             if self.image_size:
                 raise InputError(f"--image_size does not go with {path}: an array is taken as it is")
             if not self.measured:
                 raise InputError(f"{path} is an array; only measurements may be: --measured")
-            return measurements.read_measurement(path, self.channels)
+            return measurements.read_measurement(path, self.channels, self.task, self.settings, self.range)
         if self.measured and not self.task.picture:
             raise InputError(f"{path} is a picture, which cannot hold what {self.task.name} measures: give a .npy file")
         image = images.open_image(path)

@@ -118,7 +118,7 @@ def prepare(job: RestorationJob) -> Prepared:
     restorer = methods.make_restorer(own.method, job.method, prior, noise, plan, joint, search)
     reader = inputs.Reader(
         task, settings, prior.channels or 3, own.image_size, own.measured, noise, own.seed, stored,
-        job.method.start == GUESS and not task.blind,
+        job.method.start == GUESS and not task.blind, own.range,
     )  # fmt: skip
     names = selection.output_names(files, folder)
     todo = [(path, name) for path, name in zip(files, names, strict=True) if name not in results.done]

@@ -10,6 +10,7 @@ from typing import Any
 from cvsa_jax.checkpoints import DEFAULT, LoadedPrior
 from cvsa_jax.diffusion import CLD
 from cvsa_jax.experts import experts
+from cvsa_jax.jobs.measurements import MeasurementSettings
 from cvsa_jax.jobs.methods import CVSA, METHODS, MethodSettings
 from cvsa_jax.jobs.records import load_prior
 from cvsa_jax.networks import DTYPES
@@ -21,7 +22,6 @@ from cvsa_jax.priors import Prior
 from cvsa_jax.sampler_settings import GUESS
 from cvsa_jax.settings import (
     Field,
-    Settings,
     build,
     fields,
     nearest,
@@ -37,7 +37,7 @@ REQUIRED = ("task", "input", "output")
 
 
 @dataclasses.dataclass(frozen=True)
-class JobSettings(Settings):
+class JobSettings(MeasurementSettings):
     """What every restoration job has, whatever its task and its method."""
 
     task: str | None = setting(None, "The degradation, or several joined by '+': motion_deblur+sr4; see --list_tasks.")
@@ -212,9 +212,11 @@ def _refusal(name: str, job: JobSettings) -> str:
 def _refuse_idle(job: RestorationJob, given: Mapping[str, Any]) -> None:
     """Raises ValueError on a value that another one makes idle."""
     idle = replaced(map(type, job.groups), given)
+    if not job.job.measured:
+        idle |= dict.fromkeys(("range", "phase_measures"), "without --measured")
     search = {f.name for f in fields(BlindSettings)}
     if job.job.operator is not None:
-        kept = search | {"kernel_size"} if job.task.blind else set()
+        kept = search | {"kernel_size"} if job.task.blind else {"phase_measures"}
         drawn = {f.name for f in fields(job.task.settings)} - kept
         idle |= dict.fromkeys(drawn, "beside --operator, which holds it")
     elif any(getattr(job.operator, name) is None for name in job.task.requires):

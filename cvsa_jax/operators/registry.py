@@ -91,6 +91,7 @@ def _composed(name: str) -> Task:
         all(t.linear for t in tasks),
         picture=tasks[-1].picture,
         ambiguous=any(t.ambiguous for t in tasks),
+        reads=tasks[-1].reads,
     )
 
 
