@@ -18,7 +18,7 @@ MODULES = (
     "identity",
     "kernel_blur",
     "masks",
-    "separable",
+    "reduction",
     "phase",
     "fourier",
     "tomography",
