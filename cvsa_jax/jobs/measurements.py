@@ -10,6 +10,7 @@ import tifffile
 
 from cvsa_jax import images
 from cvsa_jax.operators import Task
+from cvsa_jax.operators.light import as_power
 from cvsa_jax.settings import Settings, setting
 from cvsa_jax.types import InputError
 
@@ -23,14 +24,20 @@ SCALES = (1, 255, 1023, 4095, 16383, 65535)
 
 @dataclasses.dataclass(frozen=True)
 class MeasurementSettings(Settings):
-    """How measured arrays are read."""
+    """How measured arrays are read, and what the values of files mean."""
 
     range: tuple[float, ...] | None = setting(
         None, "Of measured arrays: LOW,HIGH, the values of black and white.", otherwise="-1,1"
     )
 
+    gamma_decode: str | None = setting(
+        None, "The blur averaged light: of files encoded by 'srgb', or by a power as in 2.2.", otherwise="off"
+    )
+
     def __post_init__(self):
         super().__post_init__()
+        if self.gamma_decode is not None:
+            as_power(self.gamma_decode)
         if self.range is not None:
             object.__setattr__(self, "range", as_range(self.range))
 

@@ -21,6 +21,7 @@ from cvsa_jax.operators.kernels import (
     kernel_to_image,
     motion_kernel,
 )
+from cvsa_jax.operators.light import LinearLight, in_linear_light
 from cvsa_jax.operators.masks import Mask, box_mask, hand_mask, random_mask
 from cvsa_jax.operators.phase import FourierMagnitude, aligned, shifted, trivial_ambiguities
 from cvsa_jax.operators.reduction import REDUCTIONS, reduction
@@ -46,6 +47,7 @@ __all__ = [
     "FourierMagnitude",
     "Function",
     "Identity",
+    "LinearLight",
     "Mask",
     "Matrix",
     "Operator",
@@ -73,6 +75,7 @@ __all__ = [
     "gaussian_kernel",
     "hand_mask",
     "image_to_kernel",
+    "in_linear_light",
     "kernel_to_image",
     "load_operator",
     "make_operator",
