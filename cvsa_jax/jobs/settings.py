@@ -214,7 +214,7 @@ def _refuse_idle(job: RestorationJob, given: Mapping[str, Any]) -> None:
     """Raises ValueError on a value that another one makes idle."""
     idle = replaced(map(type, job.groups), given)
     if not job.job.measured:
-        idle |= dict.fromkeys(("range", "phase_measures"), "without --measured")
+        idle["range"] = "without --measured"
     search = {f.name for f in fields(BlindSettings)}
     if job.job.operator is not None:
         kept = search | {"kernel_size"} if job.task.blind else {"phase_measures"}
