@@ -69,7 +69,8 @@ class Reader:
       seed: of masks, kernels and noise.
       operator: one to use for every image in place of drawn ones, or None.
       needs_guess: whether restoration starts at the operator's own guess.
-      value_range: what is black and what is white in files of floats or of more than 8 bits, or None.
+      value_range: the values that stand for black and white in arrays, floating-point pictures and those of more than 8
+        bits, or None.
       form: of the pictures to be written, a name of `FORMATS`, or None.
       root: the job's input, to which the names of masks and kernels are relative.
     """
@@ -83,18 +84,19 @@ class Reader:
     seed: int
     operator: Operator | None = None
     needs_guess: bool = False
-    value_range: tuple[float, float] | None = None
+    value_range: tuple[float, ...] | None = None
     form: str | None = None
     root: pathlib.Path = pathlib.Path()
 
     def _read(self, path: pathlib.Path, say: bool = False) -> tuple[np.ndarray, Carried]:
         """The image or the measurement of a file, and what goes with it; `say`: print what people should know."""
-        if path.suffix == ".npy":
+        if measurements.is_array(path) and (self.measured or path.suffix.lower() not in measurements.TIFFS):
             if self.image_size:
                 raise InputError(f"--image_size does not go with {path}: an array is taken as it is")
             if not self.measured:
                 raise InputError(f"{path} is an array; only measurements may be: --measured")
-            return measurements.read_measurement(path, self.channels), Carried()
+            found = measurements.read_measurement(path, self.channels, self.task, self.settings, self.value_range)
+            return found, Carried()
         if self.measured and not self.task.picture:
             raise InputError(f"{path} is a picture, which cannot hold what {self.task.name} measures: give a .npy file")
         picture = read_picture(path, self.value_range)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from cvsa_jax.jobs import measurements
 from cvsa_jax.operators import Mask, Operator, Task
 from cvsa_jax.operators.kernel_files import KernelFile, scaled_kernel
 from cvsa_jax.operators.known_pixels import keeps_pixels
@@ -44,7 +45,7 @@ class Source:
     @functools.cached_property
     def pixels(self) -> np.ndarray | None:
         """(H, W, 3) in [0, 1] as stored; None of an array."""
-        return None if self.path.suffix == ".npy" else photograph(self.path)
+        return None if measurements.is_array(self.path) else photograph(self.path)
 
     @property
     def size(self) -> tuple[int, int] | None:

@@ -119,7 +119,7 @@ def prepare(job: RestorationJob) -> Prepared:
     restorer = methods.make_restorer(own.method, job.method, prior, noise, plan, joint, search)
     reader = inputs.Reader(
         task, settings, prior.channels or 3, own.image_size, own.measured, noise, own.seed, stored,
-        job.method.start == GUESS and not task.blind, form=own.format, root=folder,
+        job.method.start == GUESS and not task.blind, own.range, own.format, folder,
     )  # fmt: skip
     names = selection.output_names(files, folder)
     todo = [(path, name) for path, name in zip(files, names, strict=True) if name not in results.done]

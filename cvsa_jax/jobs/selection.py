@@ -3,6 +3,7 @@
 import pathlib
 
 from cvsa_jax import folders
+from cvsa_jax.jobs.measurements import ARRAYS
 from cvsa_jax.types import InputError
 
 
@@ -15,10 +16,9 @@ def output_names(files: list[pathlib.Path], root: pathlib.Path) -> list[str]:
 
 def list_inputs(path: str, measured: bool) -> list[pathlib.Path]:
     """The images, and of measurements the arrays, below a path; where a name has both, the array."""
-    extra = (".npy",) if measured else ()
-    files = folders.list_images(path, extra)
-    arrays = {f.with_suffix("") for f in files if f.suffix == ".npy"}
-    return [f for f in files if f.suffix == ".npy" or f.with_suffix("") not in arrays]
+    files = folders.list_images(path, ARRAYS if measured else ())
+    arrays = {f.with_suffix("") for f in files if f.suffix.lower() in ARRAYS}
+    return [f for f in files if f.suffix.lower() in ARRAYS or f.with_suffix("") not in arrays]
 
 
 def read_list(path: str, folder: pathlib.Path) -> list[pathlib.Path]:

@@ -11,11 +11,12 @@ from cvsa_jax.checkpoints import DEFAULT, LoadedPrior
 from cvsa_jax.diffusion import CLD
 from cvsa_jax.experts import experts
 from cvsa_jax.jobs import pairing
+from cvsa_jax.jobs.measurements import MeasurementSettings
 from cvsa_jax.jobs.methods import CVSA, METHODS, MethodSettings
 from cvsa_jax.jobs.records import load_prior
 from cvsa_jax.networks import DTYPES
 from cvsa_jax.noise import NOISES, GaussianSettings, PoissonSettings
-from cvsa_jax.operators import TASKS, Task, find_task
+from cvsa_jax.operators import TASKS, Task, find_task, in_linear_light
 from cvsa_jax.operators.task import BlindSettings
 from cvsa_jax.pictures.formats import FORMATS
 from cvsa_jax.presets import ACCURACY, USUAL
@@ -23,7 +24,6 @@ from cvsa_jax.priors import Prior
 from cvsa_jax.sampler_settings import GUESS
 from cvsa_jax.settings import (
     Field,
-    Settings,
     build,
     fields,
     nearest,
@@ -39,7 +39,7 @@ REQUIRED = ("task", "input", "output")
 
 
 @dataclasses.dataclass(frozen=True)
-class JobSettings(Settings):
+class JobSettings(MeasurementSettings):
     """What every restoration job has, whatever its task and its method."""
 
     task: str | None = setting(None, "The degradation, or several joined by '+': motion_deblur+sr4; see --list_tasks.")
@@ -102,7 +102,7 @@ class RestorationJob:
     @property
     def task(self) -> Task:
         """The entry of the task."""
-        return find_task(str(self.job.task))
+        return in_linear_light(find_task(str(self.job.task)), self.job.gamma_decode)
 
     def load(self, checkpoint: str, class_label: int | None = None) -> LoadedPrior:
         """A prior as this job runs it."""
@@ -193,7 +193,8 @@ def resolve(given: Mapping[str, Any]) -> RestorationJob:
     """
     given = {name: value for name, value in given.items() if value is not None}
     require(given, *REQUIRED)
-    task, job = find_task(given["task"]), build(JobSettings, given)
+    job = build(JobSettings, given)
+    task = in_linear_light(find_task(given["task"]), job.gamma_decode)
     method, noise = METHODS[job.method], NOISES[job.noise]
     groups = (JobSettings, task.settings, noise, method.settings, *([CLD] if method.diffuses else []))
     usable = {f.name for group in groups for f in fields(group) if f.setting.flag}
@@ -224,9 +225,9 @@ def _refuse_idle(job: RestorationJob, given: Mapping[str, Any]) -> None:
     idle = replaced(map(type, job.groups), given)
     search = {f.name for f in fields(BlindSettings)}
     if job.job.operator is not None:
-        kept = search | {"kernel_size"} if job.task.blind else set()
+        kept = search | {"kernel_size"} if job.task.blind else {"phase_measures"}
         drawn = {f.name for f in fields(job.task.settings)} - kept
-        idle |= dict.fromkeys(drawn, "beside --operator, which holds it")
+        idle |= dict.fromkeys(drawn | {"gamma_decode"}, "beside --operator, which holds it")
     elif any(getattr(job.operator, name) is None for name in job.task.requires):
         name = next(n for n in job.task.requires if getattr(job.operator, n) is None)
         raise ValueError(f"{job.job.task} needs --{name}=FILE")

@@ -21,8 +21,10 @@ from cvsa_jax.operators.kernels import (
     kernel_to_image,
     motion_kernel,
 )
+from cvsa_jax.operators.light import LinearLight, in_linear_light
 from cvsa_jax.operators.masks import Mask, box_mask, hand_mask, random_mask
 from cvsa_jax.operators.phase import FourierMagnitude, aligned, shifted, trivial_ambiguities
+from cvsa_jax.operators.reduction import REDUCTIONS, reduction
 from cvsa_jax.operators.registry import TASKS, find_task, make_operator, register_task
 from cvsa_jax.operators.separable import Separable, bicubic_downsample, gaussian_blur
 from cvsa_jax.operators.singular import SpectralForm, singular_form
@@ -34,6 +36,7 @@ from cvsa_jax.operators.view import View
 
 __all__ = [
     "BOUNDARIES",
+    "REDUCTIONS",
     "TASKS",
     "CameraShake",
     "Chain",
@@ -44,6 +47,7 @@ __all__ = [
     "FourierMagnitude",
     "Function",
     "Identity",
+    "LinearLight",
     "Mask",
     "Matrix",
     "Operator",
@@ -71,6 +75,7 @@ __all__ = [
     "gaussian_kernel",
     "hand_mask",
     "image_to_kernel",
+    "in_linear_light",
     "kernel_to_image",
     "load_operator",
     "make_operator",
@@ -78,6 +83,7 @@ __all__ = [
     "quantised",
     "radon",
     "random_mask",
+    "reduction",
     "register_task",
     "save_operator",
     "shifted",

@@ -10,6 +10,7 @@ import numpy as np
 
 from cvsa_jax.operators.base import Operator
 from cvsa_jax.operators.chain import Chain, chain
+from cvsa_jax.operators.light import LinearLight
 from cvsa_jax.operators.task import Task
 from cvsa_jax.settings import fields, join, nearest
 
@@ -18,7 +19,7 @@ MODULES = (
     "identity",
     "kernel_blur",
     "masks",
-    "separable",
+    "reduction",
     "phase",
     "fourier",
     "tomography",
@@ -91,6 +92,7 @@ def _composed(name: str) -> Task:
         all(t.linear for t in tasks),
         picture=tasks[-1].picture,
         ambiguous=any(t.ambiguous for t in tasks),
+        reads=tasks[-1].reads,
     )
 
 
@@ -125,5 +127,7 @@ def fits(task: Task, operator: Operator) -> bool:
 
 
 def parts(operator: Operator) -> list[Operator]:
-    """The operators of a chain, in order; of any other, itself."""
+    """The operators of a chain, in order, and of one in linear light; of any other, itself."""
+    if isinstance(operator, LinearLight):
+        return parts(operator.operator)
     return [*parts(operator.first), *parts(operator.last)] if isinstance(operator, Chain) else [operator]

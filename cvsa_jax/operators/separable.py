@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from cvsa_jax.operators.base import Operator
-from cvsa_jax.operators.task import SHORT_CHAINS, Task
 
 
 @flax.struct.dataclass
@@ -108,7 +107,8 @@ def gaussian_blur(height: int, width: int, std: float) -> Separable:
     return separable(_blur_matrix(height, weights), _blur_matrix(width, weights))
 
 
-def _cubic(x: np.ndarray, a: float = -0.5) -> np.ndarray:
+def cubic(x: np.ndarray, a: float = -0.5) -> np.ndarray:
+    """The interpolating cubic of Keys (1981), zero from 2 on."""
     x = np.abs(x)
     near = (a + 2) * x**3 - (a + 3) * x**2 + 1
     far = a * (x**3 - 5 * x**2 + 8 * x - 4)
@@ -126,7 +126,7 @@ def bicubic_matrix(size: int, factor: int) -> np.ndarray:
     for i in range(count):
         centre = (i + 0.5) * factor - 0.5
         taps = np.arange(int(np.floor(centre - 2 * factor)), int(np.ceil(centre + 2 * factor)) + 1)
-        weights = _cubic((taps - centre) / factor)
+        weights = cubic((taps - centre) / factor)
         np.add.at(matrix[i], mirror(taps, size), weights / weights.sum())
     return matrix
 
@@ -140,14 +140,3 @@ def bicubic_downsample(height: int, width: int, factor: int) -> Separable:
     if factor < 1:
         raise ValueError(f"the factor must be at least 1, got {factor}")
     return separable(bicubic_matrix(height, factor), bicubic_matrix(width, factor))
-
-
-def _super_resolution(factor: int) -> Task:
-    return Task(
-        f"sr{factor}", f"bicubic super-resolution, x{factor}",
-        lambda generator, height, width, settings: bicubic_downsample(height, width, factor), (Separable,),
-        factor=factor, accuracy=SHORT_CHAINS if factor < 8 else {}, posterior={"sampler": "multistep"},
-    )  # fmt: skip
-
-
-TASKS = tuple(_super_resolution(factor) for factor in (2, 4, 8))

@@ -47,6 +47,8 @@ class Task:
       blind: whether the kernel is to be found too. family: of which, as `draw_kernel` has them.
       picture: whether the measurement can be looked at.
       ambiguous: whether images that are turned or negative measure the same, so that answers are aligned first.
+      reads: (array (H, W, C), settings) -> the measurement as the operator has it, of a file whose array has another
+        convention; raises ValueError on what cannot be one.
       accuracy, posterior: how the presets of the two aims differ from the usual ones (`presets.py`);
         posterior is None for a task that has no posterior samples.
     """
@@ -67,6 +69,7 @@ class Task:
     ambiguous: bool = False
     accuracy: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     posterior: Mapping[str, Any] | None = dataclasses.field(default_factory=dict)
+    reads: Callable[[np.ndarray, Any], np.ndarray] | None = None
 
     def image_of(self, measured: tuple[int, int], settings: Any) -> tuple[int, int]:
         """(H, W) of the image whose measurement has (H, W) `measured`, in pixels."""
