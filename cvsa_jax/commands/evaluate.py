@@ -50,18 +50,18 @@ PRESETS = {
 class EvaluateSettings(Settings):
     """A comparison, or a judgement of samples."""
 
-    results: str | None = setting(None, "Judge the samples of this folder of cvsa restore.", free=True)
+    results: str | None = setting(None, "Judge the samples of this folder of cvsa restore.", free=True, path=True)
     level: float = setting(0.9, "--results: the probability of the intervals.", low=0.01, high=0.999, free=True)
     preset: str | None = setting(None, "The paper's table.", choices=PRESETS)
     tasks: tuple[str, ...] = setting((), "The tasks, in place of --preset.")
     methods: tuple[str, ...] = setting((), "The rows.", choices=ROWS, otherwise="all that can do the tasks", free=True)
     data: str | None = setting(
-        None, "Folder of images; those of FFHQ, CelebA-HQ, AFHQ and Products-6k are known.", free=True
+        None, "Folder of images; those of FFHQ, CelebA-HQ, AFHQ and Products-6k are known.", free=True, path=True
     )
     list: str | None = setting(
-        None, "Text file that names the images to take, a path a line, relative to the set.", free=True
+        None, "Text file that names the images to take, a path a line, relative to the set.", free=True, path=True
     )
-    output: str | None = setting(None, "Folder of the results.", free=True)
+    output: str | None = setting(None, "Folder of the results.", free=True, path=True)
     limit: int | None = setting(
         None, "The first N images.", low=1, otherwise=f"{FIRST}, and all that --list names", free=True
     )
@@ -70,10 +70,10 @@ class EvaluateSettings(Settings):
         None, "Network evaluations of an image.", low=2, otherwise="each method's own number"
     )
     inception_weights: str | None = setting(
-        None, "For FID: the published weights (.pth, or .npz of cvsa import).", free=True
+        None, "For FID: the published weights (.pth, or .npz of cvsa import).", free=True, path=True
     )
     lpips_weights: str | None = setting(
-        None, "For LPIPS: CLASSIFIER.pth,LINEAR.pth, or an .npz of cvsa import.", free=True
+        None, "For LPIPS: CLASSIFIER.pth,LINEAR.pth, or an .npz of cvsa import.", free=True, path=True, listed=True
     )
     figure_images: int = setting(4, "Images in each figure and in the report.", low=1, free=True)
     checkpoint: str = like(JobSettings, "checkpoint")

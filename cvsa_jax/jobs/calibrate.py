@@ -3,13 +3,12 @@
 import dataclasses
 import pathlib
 
-import jax
-
 from cvsa_jax import checkpoints, data, folders
 from cvsa_jax.calibration import Calibration
 from cvsa_jax.denoising import calibrate
 from cvsa_jax.jobs import records
 from cvsa_jax.jobs.settings import JobSettings
+from cvsa_jax.seeds import key_of_seed
 from cvsa_jax.settings import Settings, like, require, setting
 from cvsa_jax.types import InputError
 
@@ -19,7 +18,9 @@ class CalibrateSettings(Settings):
     """A measurement of a prior."""
 
     checkpoint: str = like(JobSettings, "checkpoint")
-    data: str | None = setting(None, "Folder of images such as the prior is of, best not those that it was trained on.")
+    data: str | None = setting(
+        None, "Folder of images such as the prior is of, best not those that it was trained on.", path=True
+    )
     image_size: int | None = setting(
         None, "Cut the centre square and resize it to this side.", "pixels", low=8,
         otherwise="that of the training images",
@@ -45,7 +46,7 @@ class Calibrating:
         """Measure, store and return the denoising error; the spectrum is stored alone."""
         own, prior = self.own, self.loaded.prior
         batch = data.load_squares(self.files, self.size, self.loaded.spec.image_channels)
-        found = calibrate(prior, batch, key=jax.random.key(own.seed), batch_size=own.batch_size)
+        found = calibrate(prior, batch, key=key_of_seed(own.seed), batch_size=own.batch_size)
         assert found.calibration is not None  # as it was measured now
         facts = {"images": len(batch), "image_size": self.size, "folder": pathlib.Path(str(own.data)).name,
                  "class_label": own.class_label, "seed": own.seed, **records.versions()}  # fmt: skip

@@ -14,6 +14,7 @@ from cvsa_jax.door import UNKNOWN
 from cvsa_jax.jobs import measurements
 from cvsa_jax.noise import NoiseModel
 from cvsa_jax.operators import Operator, Task, simulate
+from cvsa_jax.seeds import key_of_seed
 from cvsa_jax.types import InputError
 
 
@@ -42,7 +43,7 @@ def key_of(entry: Entry, seed: int, purpose: int) -> jax.Array:
 
     Fixed by the name alone, so that an image is restored the same way in any company.
     """
-    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _number(entry.name)), purpose)
+    return jax.random.fold_in(jax.random.fold_in(key_of_seed(seed), _number(entry.name)), purpose)
 
 
 def _number(name: str) -> int:
