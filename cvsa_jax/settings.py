@@ -135,7 +135,7 @@ def check_value(field: Field, value: Any) -> None:
     if isinstance(value, str) or value is None:
         raise ValueError(f"{name} must be a number, got {value!r}")
     try:  # whole numbers of Python are compared as they are: a float64 has 53 bits
-        number = value if type(value) is int else np.asarray(value, np.float64)
+        number: Any = value if type(value) is int else np.asarray(value, np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must be a number, got {value!r}") from error
     if field.kind is int and np.asarray(value).dtype.kind not in "iuO":

@@ -104,12 +104,13 @@ def check(given: dict[str, Any]) -> Callable[[], None]:
     settings = {**values(own), **given}
     comparison.check(plan)
     facts = {"images": name, "files": files}
-    records.claim_folder(plan.output, {k: v for k, v in settings.items() if k not in free} | facts)
+    lock = records.claim_folder(plan.output, {k: v for k, v in settings.items() if k not in free} | facts)
 
     def work() -> None:
         text = comparison.compare(plan, files, judge, caption(plan, own, len(files), name), settings, own.figure_images)
         print(text)
         print(f"figures and the report: {plan.output / 'figures'}, {plan.output / 'report.html'}")
+        lock.release()
 
     return work
 
@@ -137,7 +138,7 @@ def make_plan(own: EvaluateSettings, given: dict[str, Any]) -> tuple[comparison.
     if own.list:
         files = [str(f.relative_to(folder)) for f in selection.read_list(own.list, folder)][: own.limit]
     else:
-        files = datasets.first_images(folder, own.limit or FIRST)
+        files = datasets.first_images(folder, own.limit or FIRST, own.output)
     output = pathlib.Path(str(own.output))
     forwarded = operator_flags | {f.name for heading in ("Noise", "Diffusion") for f in known()[heading][1]}
     shared = {"input": str(folder), "list": str(output / "images.txt"), "image_size": own.image_size}

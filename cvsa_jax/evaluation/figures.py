@@ -78,7 +78,7 @@ def path_figure(own: FigureSettings, output: pathlib.Path) -> pathlib.Path:
     prior, noise = checkpoints.load_prior(own.checkpoint).prior, GaussianSettings().model()
     if prior.channels not in (None, 3):
         raise InputError(f"--checkpoint={own.checkpoint} is no prior of colour images")
-    file = selection.list_inputs(str(own.input), False)[0]
+    file = selection.list_inputs(str(own.input), False, own.output)[0]
     image = images.to_float(images.centre_square(images.open_image(file).convert("RGB"), own.image_size))
     operator = operators.make_operator(own.task, np.random.default_rng(own.seed), *image.shape[:2])
     noise_key, chain_key = jax.random.split(key_of_seed(own.seed))

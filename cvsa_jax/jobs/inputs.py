@@ -12,6 +12,7 @@ import numpy as np
 from cvsa_jax import images
 from cvsa_jax.door import UNKNOWN
 from cvsa_jax.jobs import measurements
+from cvsa_jax.jobs.selection import Chosen
 from cvsa_jax.noise import NoiseModel
 from cvsa_jax.operators import Operator, Task, simulate
 from cvsa_jax.seeds import key_of_seed
@@ -19,11 +20,12 @@ from cvsa_jax.types import InputError
 
 
 class Entry(NamedTuple):
-    """One image of a job, not yet read. shape: (H, W, C) of its restoration."""
+    """One image of a job, not yet read. shape: (H, W, C) of its restoration. stem: its name without a suffix."""
 
     path: pathlib.Path
     name: str
     shape: tuple[int, int, int]
+    stem: str
 
 
 class Measured(NamedTuple):
@@ -41,9 +43,9 @@ class Measured(NamedTuple):
 def key_of(entry: Entry, seed: int, purpose: int) -> jax.Array:
     """JAX randomness of one image; each purpose (0 measurement noise, 1 restoration, 2 search) has its own.
 
-    Fixed by the name alone, so that an image is restored the same way in any company.
+    Fixed by the stem alone, so that an image is restored the same way in any company.
     """
-    return jax.random.fold_in(jax.random.fold_in(key_of_seed(seed), _number(entry.name)), purpose)
+    return jax.random.fold_in(jax.random.fold_in(key_of_seed(seed), _number(entry.stem)), purpose)
 
 
 def _number(name: str) -> int:
@@ -91,10 +93,10 @@ class Reader:
             image = images.centre_square(image, self.image_size)
         return images.to_float(image)
 
-    def _operator(self, name: str, shape) -> Operator:
+    def _operator(self, stem: str, shape) -> Operator:
         if self.operator is not None:
             return self.operator
-        generator = np.random.default_rng([self.seed, _number(name)])
+        generator = np.random.default_rng([self.seed, _number(stem)])
         return self.task.build(generator, shape[0], shape[1], self.settings)
 
     def _image_shape(self, measured: np.ndarray) -> tuple[int, int, int]:
@@ -102,21 +104,21 @@ class Reader:
         height, width, channels = measured.shape
         return *self.task.image_of((height, width), self.settings), channels
 
-    def check(self, files: list[tuple[pathlib.Path, str]]) -> tuple[list[Entry], dict[str, str]]:
+    def check(self, files: list[Chosen]) -> tuple[list[Entry], dict[str, str]]:
         """(images that can be restored, reason by name of those that cannot); nothing is kept."""
         entries, failures, buildable = [], {}, set()
-        for path, name in files:
+        for path, name, _, stem in files:
             try:
                 read = self._read(path)
                 shape = self._image_shape(read) if self.measured else read.shape
                 finite = bool(np.isfinite(read).all())
                 if shape not in buildable or not finite:
-                    operator = self._operator(name, shape)
+                    operator = self._operator(stem, shape)
                     self._check_operator(operator, shape, read)
                     if not (finite or np.isfinite(operator.restrict(jnp.asarray(read))).all()):
                         raise InputError(f"{path} holds NaN or infinite numbers: {UNKNOWN}")
                     buildable.add(shape)
-                entries.append(Entry(path, name, shape))
+                entries.append(Entry(path, name, shape, stem))
             except ValueError as error:
                 failures[name] = str(error)
         return entries, failures
@@ -142,7 +144,7 @@ class Reader:
 
     def measure(self, entry: Entry) -> Measured:
         """Draw the operator and, for clean inputs, the measurement."""
-        image, operator = self._read(entry.path), self._operator(entry.name, entry.shape)
+        image, operator = self._read(entry.path), self._operator(entry.stem, entry.shape)
         if self.measured:
             if not np.isfinite(image).all():  # only where nothing is measured, or `check` had refused it
                 image = np.asarray(operator.restrict(jnp.asarray(image)))

@@ -53,7 +53,7 @@ def open_source(own: TrainingSettings) -> Source:
             lambda: data.kernel_batches(size, batch_size, own.seed),
             {"kernels_held_out": count},
         )
-    files = folders.list_images(str(own.data))
+    files = folders.list_images(str(own.data), leave=[str(own.output)])
     train_files, validation_files = data.split_validation(files, count)
     if len(train_files) < batch_size:
         raise InputError(f"--batch_size={batch_size}, but only {len(train_files)} training images")
