@@ -141,7 +141,7 @@ def prepare(job: RestorationJob) -> Prepared:
         first = reader.measure(entries[0])
         restorer.check(first.measurement, kernels.operator(first) if kernels else first.operator, first.entry.shape)
     for error in failures.values():
-        print(f"skipped: {error}", file=sys.stderr)
+        print(f"skipped: {' '.join(error.split())}", file=sys.stderr)
     results.begin()
     return Prepared(job, sampler, entries, reader, restorer, kernels, results, failures)
 
@@ -176,13 +176,13 @@ def restore_all(prepared: Prepared) -> None:
                 if entry.name in measured or entry.name in prepared.failures:
                     continue
                 try:
-                    measured[entry.name] = reader.measure(entry)
-                except (InputError, OSError) as error:  # it was there when the job began
-                    prepared.fail(entry.name, str(error))
+                    one = reader.measure(entry)
+                    if kernels:
+                        searched[entry.name] = kernels.find(one, inputs.key_of(entry, seed, 2))
+                except (InputError, OSError, jax.errors.JaxRuntimeError) as error:  # since the job began, or no memory
+                    prepared.fail(entry.name, str(error).partition("\n")[0])
                     continue
-                if kernels:
-                    search_key = inputs.key_of(entry, seed, 2)
-                    searched[entry.name] = kernels.find(measured[entry.name], search_key)
+                measured[entry.name] = one
             pairs = [pair for pair in pairs if pair[0].name not in prepared.failures]
             if not pairs:
                 bar.update(method.num_steps)
