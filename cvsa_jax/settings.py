@@ -26,7 +26,8 @@ class Setting(NamedTuple):
     names allowed, a live registry. otherwise: the default in words, where it is None. reads: turns the
     file that a flag names into what the code works on. replaces: settings that have no effect beside this
     one. flag: whether programs offer it. free: whether a job may go on with another value of it.
-    several: whether the flag may be repeated.
+    several: whether the flag may be repeated. path: whether it names a file or a folder, as what `reads` does;
+    listed: several of them, joined by commas.
     """
 
     help: str
@@ -43,6 +44,8 @@ class Setting(NamedTuple):
     flag: bool = True
     free: bool = False
     several: bool = False
+    path: bool = False
+    listed: bool = False
 
     def describe(self) -> str:
         """The range or the choices in words; empty if everything is allowed."""
@@ -55,11 +58,15 @@ class Setting(NamedTuple):
             (self.below, "below"),
         )
         parts = [
-            "positive" if word == "above" and bound == 0 else f"{word} {bound:g}"
+            "positive" if word == "above" and bound == 0 else f"{word} {bound if _long(bound) else f'{bound:g}'}"
             for bound, word in bounds
             if bound is not None
         ]
         return " and ".join(([] if not self.odd else ["odd"]) + parts)
+
+
+def _long(bound: float) -> bool:
+    return isinstance(bound, int) and abs(bound) >= 10**6
 
 
 class Field(NamedTuple):
@@ -127,19 +134,19 @@ def check_value(field: Field, value: Any) -> None:
         return
     if isinstance(value, str) or value is None:
         raise ValueError(f"{name} must be a number, got {value!r}")
-    try:
-        number = np.asarray(value, np.float64)
+    try:  # whole numbers of Python are compared as they are: a float64 has 53 bits
+        number: Any = value if type(value) is int else np.asarray(value, np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must be a number, got {value!r}") from error
     if field.kind is int and np.asarray(value).dtype.kind not in "iuO":
         raise ValueError(f"{name} must be a whole number, got {value}")
     sound = [
-        np.isfinite(number),
+        type(value) is int or np.isfinite(number),
         rule.low is None or number >= rule.low,
         rule.high is None or number <= rule.high,
         rule.above is None or number > rule.above,
         rule.below is None or number < rule.below,
-        not rule.odd or np.mod(number, 2) == 1,
+        not rule.odd or number % 2 == 1,
     ]
     if not all(np.all(part) for part in sound):
         unit = f" {rule.unit}" if rule.unit else ""

@@ -20,6 +20,7 @@ from cvsa_jax.parameterizations.own import (
 )  # fmt: skip
 from cvsa_jax.priors import coefficients
 from cvsa_jax.samplers.base import cholesky, noised, to_device
+from cvsa_jax.seeds import key_of_seed
 
 
 @flax.struct.dataclass
@@ -47,7 +48,7 @@ def make_optimizer(learning_rate: float, warmup_steps: int, num_steps: int) -> o
 
 def init_state(spec: NetworkSpec, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
     """A fresh run's state; jit it, which is faster than running it eagerly."""
-    params_key, train_key = jax.random.split(jax.random.key(seed))
+    params_key, train_key = jax.random.split(key_of_seed(seed))
     params = spec.init(params_key)
     return TrainState(
         step=jnp.zeros((), jnp.int32),

@@ -40,7 +40,7 @@ FAMILIES = ("mixture", "field")
 class BenchmarkSettings(Settings):
     """What is compared."""
 
-    output: str | None = setting(None, "Folder of the results.", free=True)
+    output: str | None = setting(None, "Folder of the results.", free=True, path=True)
     problems: tuple[str, ...] = setting(
         FAMILIES, "Families; may be repeated.", choices=FAMILIES, several=True, free=True
     )

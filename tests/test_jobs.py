@@ -48,7 +48,7 @@ def some_value(field, method: str, generator) -> object:
     low = rule.low if rule.low is not None else rule.above if rule.above is not None else 0
     high = rule.high if rule.high is not None else rule.below if rule.below is not None else low + 300
     if field.kind is int:
-        number = int(generator.integers(low, high + 1))
+        number = int(generator.integers(low, high, endpoint=True, dtype=np.uint64 if high >= 2**63 else np.int64))
         return number | 1 if rule.odd else number
     return float(low + (high - low) * generator.uniform(0.01, 0.99) ** generator.integers(1, 6))
 

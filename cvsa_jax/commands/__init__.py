@@ -10,6 +10,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 import jax
 from absl import logging
@@ -45,9 +46,7 @@ def main(verb: str | None = None, arguments: Sequence[str] | None = None) -> Non
             return
         verb, rest = rest[0], rest[1:]
     if verb not in VERBS:
-        print(f"error: there is no verb {verb!r}{nearest(verb, VERBS)}; the verbs are {', '.join(VERBS)}",
-              file=sys.stderr)  # fmt: skip
-        sys.exit(1)
+        fail(f"there is no verb {verb!r}{nearest(verb, VERBS)}; the verbs are {', '.join(VERBS)}")
     run(f"cvsa_jax.commands.{VERBS[verb][0]}", rest)
 
 
@@ -56,11 +55,16 @@ def run(name: str, arguments: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     use_cache()
     with stopped():
-        module = importlib.import_module(name)
+        try:
+            module = importlib.import_module(name)
+        except (RuntimeError, AssertionError):  # perhaps of an array that a module made
+            require_backend()
+            raise
         if any(a in flags.HELP for a in arguments):
             belongs = getattr(module, "belongs", lambda: {})()
             print(flags.help_text(module.__doc__ or "", module.groups(), belongs))
             return
+        require_backend()
         with user_errors(ValueError):
             work = module.check(flags.parse(arguments, module.groups()))
         with user_errors(InputError):  # what else fails now is a fault of ours, whose trace is wanted
@@ -82,9 +86,26 @@ def user_errors(kind: type[Exception]):
     except BrokenPipeError:
         raise
     except (kind, OSError) as error:
-        message = " ".join(str(error).split()) or type(error).__name__
-        print(f"error: {message}", file=sys.stderr)
-        sys.exit(1)
+        message = str(error)
+        if isinstance(error, OSError) and error.filename is not None and error.strerror:
+            message = f"{error.filename}: {error.strerror}"
+        fail(message or type(error).__name__)
+
+
+def fail(message: str) -> NoReturn:
+    """Say in one line what is wrong, and exit with 1."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(1)
+
+
+def require_backend() -> None:
+    """Exit with one line if what JAX_PLATFORMS asks for is not there: JAX says it at the first array, in a trace."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        why = f" ({str(error).splitlines()[0]})" if str(error) else ""
+        wanted = os.environ.get("JAX_PLATFORMS", "")
+        fail(f"JAX_PLATFORMS={wanted}: this machine has no such device{why}; unset it, or give JAX_PLATFORMS=cpu")
 
 
 @contextlib.contextmanager

@@ -49,12 +49,13 @@ def check(given: dict[str, Any]) -> Callable[[], None]:
         for job in sweep.jobs:
             check_job(job)
     free = {f.name for _, group in known().values() for f in group if f.setting.free}
-    records.claim_folder(folder, {"shared": {k: v for k, v in given.items() if k not in free}})
+    lock = records.claim_folder(folder, {"shared": {k: v for k, v in given.items() if k not in free}})
     shown = " ".join(f"--{name}={text_of(value)}" for name, value in given.items())
 
     def work() -> None:
         text = ablation.ablate(sweeps, folder, {"shared flags": shown} | records.versions())
         print(text)
         print(f"plots and the report: {output}/*.png, {folder / 'report.html'}")
+        lock.release()
 
     return work

@@ -50,18 +50,18 @@ PRESETS = {
 class EvaluateSettings(Settings):
     """A comparison, or a judgement of samples."""
 
-    results: str | None = setting(None, "Judge the samples of this folder of cvsa restore.", free=True)
+    results: str | None = setting(None, "Judge the samples of this folder of cvsa restore.", free=True, path=True)
     level: float = setting(0.9, "--results: the probability of the intervals.", low=0.01, high=0.999, free=True)
     preset: str | None = setting(None, "The paper's table.", choices=PRESETS)
     tasks: tuple[str, ...] = setting((), "The tasks, in place of --preset.")
     methods: tuple[str, ...] = setting((), "The rows.", choices=ROWS, otherwise="all that can do the tasks", free=True)
     data: str | None = setting(
-        None, "Folder of images; those of FFHQ, CelebA-HQ, AFHQ and Products-6k are known.", free=True
+        None, "Folder of images; those of FFHQ, CelebA-HQ, AFHQ and Products-6k are known.", free=True, path=True
     )
     list: str | None = setting(
-        None, "Text file that names the images to take, a path a line, relative to the set.", free=True
+        None, "Text file that names the images to take, a path a line, relative to the set.", free=True, path=True
     )
-    output: str | None = setting(None, "Folder of the results.", free=True)
+    output: str | None = setting(None, "Folder of the results.", free=True, path=True)
     limit: int | None = setting(
         None, "The first N images.", low=1, otherwise=f"{FIRST}, and all that --list names", free=True
     )
@@ -70,10 +70,10 @@ class EvaluateSettings(Settings):
         None, "Network evaluations of an image.", low=2, otherwise="each method's own number"
     )
     inception_weights: str | None = setting(
-        None, "For FID: the published weights (.pth, or .npz of cvsa import).", free=True
+        None, "For FID: the published weights (.pth, or .npz of cvsa import).", free=True, path=True
     )
     lpips_weights: str | None = setting(
-        None, "For LPIPS: CLASSIFIER.pth,LINEAR.pth, or an .npz of cvsa import.", free=True
+        None, "For LPIPS: CLASSIFIER.pth,LINEAR.pth, or an .npz of cvsa import.", free=True, path=True, listed=True
     )
     figure_images: int = setting(4, "Images in each figure and in the report.", low=1, free=True)
     checkpoint: str = like(JobSettings, "checkpoint")
@@ -104,12 +104,13 @@ def check(given: dict[str, Any]) -> Callable[[], None]:
     settings = {**values(own), **given}
     comparison.check(plan)
     facts = {"images": name, "files": files}
-    records.claim_folder(plan.output, {k: v for k, v in settings.items() if k not in free} | facts)
+    lock = records.claim_folder(plan.output, {k: v for k, v in settings.items() if k not in free} | facts)
 
     def work() -> None:
         text = comparison.compare(plan, files, judge, caption(plan, own, len(files), name), settings, own.figure_images)
         print(text)
         print(f"figures and the report: {plan.output / 'figures'}, {plan.output / 'report.html'}")
+        lock.release()
 
     return work
 
@@ -137,7 +138,7 @@ def make_plan(own: EvaluateSettings, given: dict[str, Any]) -> tuple[comparison.
     if own.list:
         files = [str(f.relative_to(folder)) for f in selection.read_list(own.list, folder)][: own.limit]
     else:
-        files = datasets.first_images(folder, own.limit or FIRST)
+        files = datasets.first_images(folder, own.limit or FIRST, own.output)
     output = pathlib.Path(str(own.output))
     forwarded = operator_flags | {f.name for heading in ("Noise", "Diffusion") for f in known()[heading][1]}
     shared = {"input": str(folder), "list": str(output / "images.txt"), "image_size": own.image_size}

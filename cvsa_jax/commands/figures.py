@@ -41,7 +41,7 @@ def check(given: dict[str, Any]) -> Callable[[], None]:
             raise ValueError(f"{task} needs a file, --{found.requires[0]}, which a figure does not take")
         if own.kind == "path" and found.blind:
             raise ValueError("--kind=path is for tasks whose kernel is known")
-    selection.list_inputs(str(own.input), False)
+    selection.list_inputs(str(own.input), False, own.output)
     output = pathlib.Path(str(own.output))
 
     def work() -> None:

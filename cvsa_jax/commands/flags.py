@@ -1,5 +1,7 @@
 """Settings as flags: absl reads them, `--help` prints them in groups. The only module that imports absl."""
 
+import os
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -38,7 +40,30 @@ def parse(arguments: Sequence[str], groups: Groups) -> dict[str, Any]:
     if len(rest) > 1:
         raise ValueError(f"unexpected argument {rest[1]!r}; flags start with --")
     given = {f.name: values[f.name].value for f in _all(groups) if values[f.name].present}
+    paths = {f.name: f for f in _all(groups) if f.setting.path or f.setting.reads}
+    given = {name: expanded(paths[name], v) if name in paths else v for name, v in given.items()}
     return {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
+
+
+def expanded(field: Field, text: str) -> str:
+    """A path as it is meant: `~`, $NAME and ${NAME} replaced, unless there is a file of that very name.
+
+    Raises:
+      ValueError: if it is empty, or names a variable that is not set or a user that is not there.
+    """
+    if not text.strip():
+        raise ValueError(f"--{field.name} is empty; was a variable of the shell not set?")
+    if field.setting.listed and "," in text:
+        return ",".join(expanded(field, part) for part in text.split(","))
+    if os.path.lexists(text):
+        return text
+    missing = [a or b for a, b in re.findall(r"\$(?:([A-Za-z_]\w*)|\{(\w+)\})", text) if (a or b) not in os.environ]
+    if missing:
+        raise ValueError(f"--{field.name}={text}: the environment has no variable {missing[0]}")
+    found = os.path.expanduser(os.path.expandvars(text))
+    if found.startswith("~"):
+        raise ValueError(f"--{field.name}={text}: there is no such user; write ./{text} for a file of that name")
+    return found
 
 
 def _all(groups: Groups) -> list[Field]:

@@ -39,7 +39,7 @@ class ImportSettings(Settings):
     """Weights of a network that measures."""
 
     network: str | None = setting(None, "Which network they are of.", choices=NETWORKS)
-    weights: str | None = setting(None, "The published file; of lpips two, CLASSIFIER,LINEAR.")
+    weights: str | None = setting(None, "The published file; of lpips two, CLASSIFIER,LINEAR.", path=True, listed=True)
 
 
 def groups() -> Groups:

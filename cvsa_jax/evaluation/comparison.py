@@ -13,7 +13,7 @@ from cvsa_jax.evaluation.finished import FinishedJob
 from cvsa_jax.evaluation.judge import Judge
 from cvsa_jax.evaluation.rows import ROWS, SAMPLE, equal_evaluations, judged_by
 from cvsa_jax.evaluation.tables import Figure, Grid, figure
-from cvsa_jax.jobs import RestorationJob, check_job, command, prepare, records, resolve
+from cvsa_jax.jobs import RestorationJob, check_job, command, prepare, records, resolve, selection
 from cvsa_jax.jobs.baseline_constants import constants_of
 from cvsa_jax.jobs.methods import CVSA, METHODS, BaselineSettings, ClassicalSettings
 from cvsa_jax.measures import MEASURES, Measure
@@ -216,7 +216,7 @@ def compare(plan: Plan, files: list[str], judge: Judge, caption: str, settings: 
       plan: of the jobs. files: names of the images, relative to the input folder. judge: of the figures.
       caption: of the tables. settings: for the record. count: images in each figure and in the report.
     """
-    (plan.output / "images.txt").write_text("\n".join(files) + "\n")
+    selection.write_list(plan.output / "images.txt", files)
     done, refused = run(plan)
     long, grids = collect(plan, done, refused, judge)
     records.write_rows(plan.output / "per_image.csv", ("task", "method", "image", "metric", "value"), long)

@@ -38,10 +38,11 @@ def natural(path: pathlib.Path) -> tuple:
     )
 
 
-def first_images(folder: pathlib.Path, limit: int | None) -> list[str]:
-    """Paths relative to the folder of its first images, numbers counted as numbers.
+def first_images(folder: pathlib.Path, limit: int | None, leave: str | None = None) -> list[str]:
+    """Paths relative to the folder of its first images, numbers counted as numbers; but for the folder `leave`.
 
     FFHQ's first thousand, 00000 to 00999, are what is commonly held out of its training.
     """
-    files = sorted(folders.list_images(folder), key=natural)[:limit]
+    found = folders.list_images(folder, leave=[] if leave is None else [leave])
+    files = sorted(found, key=natural)[:limit]
     return [str(f.relative_to(folder)) for f in files]

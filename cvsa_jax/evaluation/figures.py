@@ -16,6 +16,7 @@ from cvsa_jax.noise import GaussianSettings
 from cvsa_jax.presets import POSTERIOR, preset_of
 from cvsa_jax.restoration import guided_sampler, view
 from cvsa_jax.sampler_settings import NOISE
+from cvsa_jax.seeds import key_of_seed
 from cvsa_jax.settings import Settings, like, setting
 from cvsa_jax.types import InputError
 
@@ -27,8 +28,8 @@ class FigureSettings(Settings):
     """A figure."""
 
     kind: str | None = setting(None, "Which figure.", choices=KINDS)
-    input: str | None = setting(None, "An image; of --kind=checkout a folder of them too.")
-    output: str | None = setting(None, "Folder of the figures.")
+    input: str | None = setting(None, "An image; of --kind=checkout a folder of them too.", path=True)
+    output: str | None = setting(None, "Folder of the figures.", path=True)
     task: str = setting("motion_deblur", "--kind=path: what is undone.")
     tasks: tuple[str, ...] = setting((), "--kind=tasks: which.", otherwise="all that need no file")
     checkpoint: str = like(JobSettings, "checkpoint")
@@ -77,10 +78,10 @@ def path_figure(own: FigureSettings, output: pathlib.Path) -> pathlib.Path:
     prior, noise = checkpoints.load_prior(own.checkpoint).prior, GaussianSettings().model()
     if prior.channels not in (None, 3):
         raise InputError(f"--checkpoint={own.checkpoint} is no prior of colour images")
-    file = selection.list_inputs(str(own.input), False)[0]
+    file = selection.list_inputs(str(own.input), False, own.output)[0]
     image = images.to_float(images.centre_square(images.open_image(file).convert("RGB"), own.image_size))
     operator = operators.make_operator(own.task, np.random.default_rng(own.seed), *image.shape[:2])
-    noise_key, chain_key = jax.random.split(jax.random.key(own.seed))
+    noise_key, chain_key = jax.random.split(key_of_seed(own.seed))
     y = operators.simulate(noise_key, operator, jnp.asarray(image), noise)
     chain = guided_sampler(y, view(operator, prior, image.shape), prior, noise_std=noise, settings=loop)
 

@@ -1,12 +1,11 @@
 """A finished restoration job, read back from its folder once."""
 
 import functools
-import json
 import pathlib
 
 import numpy as np
 
-from cvsa_jax.jobs.records import read_rows
+from cvsa_jax.jobs.records import read_json, read_rows
 from cvsa_jax.measures import column_of
 from cvsa_jax.operators import Task, find_task
 from cvsa_jax.pictures import formats
@@ -26,10 +25,10 @@ class FinishedJob:
     def __init__(self, folder: pathlib.Path):
         self.folder = folder
         try:
-            self.record = json.loads((folder / "summary.json").read_text())
+            self.record = read_json(folder / "summary.json", "give the job's command again, with --overwrite")
             self.settings: dict = self.record["settings"]
             self.task: Task = find_task(self.settings["task"])
-        except (OSError, KeyError, ValueError) as error:
+        except (OSError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{folder} holds no finished job of cvsa restore: {error}") from error
 
     @functools.cached_property

@@ -44,9 +44,17 @@ def save_tree(path: str | pathlib.Path, params: dict) -> None:
 
 
 def save_safetensors(path: str | pathlib.Path, state: Mapping[str, np.ndarray], metadata: dict[str, str]) -> None:
-    """Write arrays by name, and text beside them, as .safetensors."""
+    """Write arrays by name, and text beside them, as .safetensors.
+
+    Raises:
+      OSError: if it cannot be written.
+    """
     # The library writes an array's memory as it lies.
-    safetensors.numpy.save_file({name: np.ascontiguousarray(a) for name, a in state.items()}, path, metadata)
+    arrays = {name: np.ascontiguousarray(a) for name, a in state.items()}
+    try:
+        safetensors.numpy.save_file(arrays, path, metadata)
+    except safetensors.SafetensorError as error:
+        raise OSError(f"cannot write {path}: {error}") from error
 
 
 def check_tree(params: dict, expected: dict, what: str) -> dict:

@@ -14,6 +14,7 @@ from cvsa_jax.jobs import records
 from cvsa_jax.jobs.settings import JobSettings
 from cvsa_jax.priors import denoiser_of
 from cvsa_jax.pyramid import Level, measure_levels
+from cvsa_jax.seeds import key_of_seed
 from cvsa_jax.settings import Settings, like, require, setting
 from cvsa_jax.types import InputError
 
@@ -23,7 +24,9 @@ class CalibrateSettings(Settings):
     """A measurement of a prior."""
 
     checkpoint: str = like(JobSettings, "checkpoint")
-    data: str | None = setting(None, "Folder of images such as the prior is of, best not those that it was trained on.")
+    data: str | None = setting(
+        None, "Folder of images such as the prior is of, best not those that it was trained on.", path=True
+    )
     image_size: int | None = setting(
         None, "Cut the centre square and resize it to this side.", "pixels", low=8,
         otherwise="that of the training images",
@@ -53,7 +56,7 @@ class Calibrating:
         """Measure and store; returns the denoising error, and that at each level of a pyramid."""
         own, prior = self.own, self.loaded.prior
         batch = data.load_squares(self.files, self.size, self.loaded.spec.image_channels)
-        found = calibrate(prior, batch, key=jax.random.key(own.seed), batch_size=own.batch_size)
+        found = calibrate(prior, batch, key=key_of_seed(own.seed), batch_size=own.batch_size)
         assert found.calibration is not None  # as it was measured now
         levels = self._levels()
         facts = {
@@ -70,7 +73,7 @@ class Calibrating:
             return ()
         assert denoise is not None  # `prepare` looked
         large = data.load_squares(self.files, self.size << own.levels, self.loaded.spec.image_channels)
-        key, noises = jax.random.fold_in(jax.random.key(own.seed), 1), noises_of(self.loaded.prior)
+        key, noises = jax.random.fold_in(key_of_seed(own.seed), 1), noises_of(self.loaded.prior)
         with tqdm(total=own.levels * len(noises), unit="noise") as bar:
             return measure_levels(denoise, large, self.size, noises, key, bar.update)
 

@@ -17,7 +17,9 @@ class ExportSettings(Settings):
     """A prior to export."""
 
     checkpoint: str = like(JobSettings, "checkpoint")
-    output: str | None = setting(None, "The file, X.safetensors; of --format=diffusers a folder. It must not exist.")
+    output: str | None = setting(
+        None, "The file, X.safetensors; of --format=diffusers a folder. It must not exist.", path=True
+    )
     format: str = setting("safetensors", "How it is written.", choices=FORMATS)
 
 

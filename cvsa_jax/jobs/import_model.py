@@ -24,7 +24,7 @@ from cvsa_jax.settings import Settings, require, setting
 class ModelSettings(Settings):
     """A model to import."""
 
-    source: str | None = setting(None, "A file of weights, or a folder of the diffusers library.")
+    source: str | None = setting(None, "A file of weights, or a folder of the diffusers library.", path=True)
     format: str | None = setting(
         None, "The format of the source.", choices=FORMATS, otherwise="found by its keys and files"
     )
@@ -33,8 +33,10 @@ class ModelSettings(Settings):
         None, "What the file does not say, name=value,name=value; --list_options prints the names."
     )
     list_options: bool = setting(False, "Print every format's options and the public models that are known.")
-    verify: str | None = setting(None, "An .npz of recorded inputs and outputs, which the prior must reproduce.")
-    output: str | None = setting(None, "Folder of the prior; of --network, the .npz file.")
+    verify: str | None = setting(
+        None, "An .npz of recorded inputs and outputs, which the prior must reproduce.", path=True
+    )
+    output: str | None = setting(None, "Folder of the prior; of --network, the .npz file.", path=True)
 
 
 class Model(NamedTuple):

@@ -12,21 +12,25 @@ import numpy as np
 
 from cvsa_jax.door import UNKNOWN
 from cvsa_jax.jobs import measurements, pairing
+from cvsa_jax.jobs.selection import Chosen
 from cvsa_jax.noise import NoiseModel
 from cvsa_jax.operators import Operator, Task, simulate
 from cvsa_jax.pictures import Carried, formats, read_picture
+from cvsa_jax.seeds import key_of_seed
 from cvsa_jax.types import InputError
 
 
 class Entry(NamedTuple):
     """One image of a job, not yet read.
 
-    shape: (H, W, C) of its restoration. form: the shapes in its operator, where these differ between images.
+    shape: (H, W, C) of its restoration. stem: its name without a suffix. form: the shapes in its operator, where these
+    differ between images.
     """
 
     path: pathlib.Path
     name: str
     shape: tuple[int, int, int]
+    stem: str
     form: tuple = ()
 
 
@@ -47,9 +51,9 @@ class Measured(NamedTuple):
 def key_of(entry: Entry, seed: int, purpose: int) -> jax.Array:
     """JAX randomness of one image; each purpose (0 measurement noise, 1 restoration, 2 search) has its own.
 
-    Fixed by the name alone, so that an image is restored the same way in any company.
+    Fixed by the stem alone, so that an image is restored the same way in any company.
     """
-    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _number(entry.name)), purpose)
+    return jax.random.fold_in(jax.random.fold_in(key_of_seed(seed), _number(entry.stem)), purpose)
 
 
 def _number(name: str) -> int:
@@ -107,12 +111,12 @@ class Reader:
             print(f"note: {path}: {note}", file=sys.stderr)
         return picture.pixels, carried
 
-    def _operator(self, path: pathlib.Path, name: str, shape, said: set[str] | None = None) -> Operator:
+    def _operator(self, path: pathlib.Path, stem: str, shape, said: set[str] | None = None) -> Operator:
         """The operator of an image; what people should know of its files is printed, unless it is in `said`."""
         if self.operator is not None:
             return self.operator
         source = pairing.Source(path, self.root, self.measured, self.image_size)
-        generator = np.random.default_rng([self.seed, _number(name)])
+        generator = np.random.default_rng([self.seed, _number(stem)])
         try:
             settings, remarks = pairing.settings_of(self.task, self.settings, source)
             operator = self.task.build(generator, shape[0], shape[1], settings)
@@ -129,24 +133,24 @@ class Reader:
         height, width, channels = measured.shape
         return *self.task.image_of((height, width), self.settings), channels
 
-    def check(self, files: list[tuple[pathlib.Path, str]]) -> tuple[list[Entry], dict[str, str]]:
+    def check(self, files: list[Chosen]) -> tuple[list[Entry], dict[str, str]]:
         """(images that can be restored, reason by name of those that cannot); nothing is kept."""
         entries, failures, buildable, said, form = [], {}, set(), set(), ()
         each = pairing.depends_on_image(self.settings, bool(self.measured and self.image_size))
-        for path, name in files:
+        for path, name, _, stem in files:
             try:
                 read, _ = self._read(path, say=True)
                 shape = self._image_shape(read) if self.measured else read.shape
                 finite = bool(np.isfinite(read).all())
                 if each or shape not in buildable or not finite:
-                    operator = self._operator(path, name, shape, said)
+                    operator = self._operator(path, stem, shape, said)
                     self._check_operator(operator, shape, read)
                     if not (finite or np.isfinite(operator.restrict(jnp.asarray(read))).all()):
                         raise InputError(f"{path} holds NaN or infinite numbers: {UNKNOWN}")
                     buildable.add(shape)
                     form = tuple(map(np.shape, jax.tree.leaves(operator))) if each else ()
                 formats.check_size(self.form, shape)
-                entries.append(Entry(path, name, shape, form))
+                entries.append(Entry(path, name, shape, stem, form))
             except ValueError as error:
                 failures[name] = str(error)
         return entries, failures
@@ -172,7 +176,7 @@ class Reader:
 
     def measure(self, entry: Entry) -> Measured:
         """Draw the operator and, for clean inputs, the measurement."""
-        (image, carried), operator = self._read(entry.path), self._operator(entry.path, entry.name, entry.shape)
+        (image, carried), operator = self._read(entry.path), self._operator(entry.path, entry.stem, entry.shape)
         if self.measured:
             if not np.isfinite(image).all():  # only where nothing is measured, or `check` had refused it
                 image = np.asarray(operator.restrict(jnp.asarray(image)))

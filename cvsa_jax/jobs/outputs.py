@@ -1,9 +1,7 @@
 """What a restoration job writes: pictures, metrics, the record of its settings."""
 
-import csv
 import math
 import pathlib
-import shutil
 from typing import NamedTuple
 
 import jax
@@ -12,13 +10,13 @@ import numpy as np
 from cvsa_jax import images, measures, operators, plots
 from cvsa_jax.jobs import pairing, records
 from cvsa_jax.jobs.inputs import Measured
+from cvsa_jax.jobs.ledger import Ledger
 from cvsa_jax.jobs.settings import RestorationJob, command
 from cvsa_jax.measures import Case
 from cvsa_jax.operators import known_pixels
 from cvsa_jax.operators.base import kernel_picture
 from cvsa_jax.pictures import formats
 from cvsa_jax.presets import MEAN
-from cvsa_jax.types import InputError
 
 GRID_IMAGES = 32
 # The folders of pictures that a job writes.
@@ -76,7 +74,6 @@ class Results:
 
     def __init__(self, job: RestorationJob, sampled: bool):
         self.folder = folder = pathlib.Path(str(job.job.output))
-        self._metrics, self._residuals = folder / "metrics.csv", folder / "residuals.csv"
         self._task, self._mean = job.task, job.method.combine == MEAN
         self._form = job.job.format
         self._keeps = pairing.keeps(self._task, job.job.keep_known, job.job.measured)
@@ -85,40 +82,41 @@ class Results:
         self._measures = measures.columns(self._task)
         settings = records.plain(job.record())
         self._record = {"settings": settings, "command": command(job), "versions": records.versions()}
-        self.rows: list[dict] = []
-        summary, overwrite = folder / "summary.json", job.job.overwrite
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"--output={folder} is a file, not a folder")
-        if summary.exists() and not overwrite:
-            if records.read_json(summary).get("settings") != settings:
-                raise InputError(
-                    f"--output={folder} holds a job with other settings; name another folder or give --overwrite"
-                )
-            self.rows = [row for row in records.read_rows(self._metrics) if None not in row.values()]  # not a cut one
-        elif folder.exists() and any(folder.iterdir()) and not overwrite:
-            raise InputError(f"--output={folder} is not empty; name another folder or give --overwrite")
-        self._stale = overwrite and summary.exists()  # pictures of the job before would pass for those of this one
+        self._ledger = Ledger(folder, self._measures, settings, job.job.overwrite)
+
+    @property
+    def rows(self) -> list[dict]:
+        """Of metrics.csv, one for each image that is done."""
+        return self._ledger.rows
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The input of each name; it grows with the images of the job."""
+        return self._ledger.files
 
     @property
     def done(self) -> set[str]:
         """Names of the images that an earlier run of the same job finished."""
-        return {row["image"] for row in self.rows}
-
-    @property
-    def _columns(self) -> list[str]:
-        return ["image", *self._measures]
+        return self._ledger.done
 
     def begin(self) -> None:
-        """Write the settings and the metrics so far; nothing is written before this."""
-        for kind in KINDS if self._stale else ():
-            shutil.rmtree(self.folder / kind, ignore_errors=True)
-        records.write_json(self.folder / "summary.json", self._record)
-        records.write_rows(self._metrics, self._columns, self.rows)
-        kept = [row for row in records.read_rows(self._residuals) if row["image"] in self.done]
-        records.write_rows(self._residuals, ("image", "sample", "residual", "chosen"), kept)
+        """Write the settings and the metrics so far; nothing is written before this.
+
+        Raises:
+          InputError: if the folder cannot be written to, or another job writes to it.
+        """
+        self._ledger.begin(self._record, KINDS)
 
     def write(self, measured: Measured, found: Restored) -> None:
-        """All files and the metrics of one image."""
+        """All files and the metrics of one image, or none of them.
+
+        Raises:
+          OSError: if one cannot be written.
+        """
+        with self._ledger.all_or_none(measured.entry.name):
+            self._write(measured, found)
+
+    def _write(self, measured: Measured, found: Restored) -> None:
         name, samples = measured.entry.name, found.samples
         best = int(np.argmin(found.residuals))
         estimate = samples.mean(0) if self._mean else samples[best]
@@ -137,10 +135,7 @@ class Results:
                 formats.write_picture(self.folder / "samples", f"{name}_{i:02d}", sample, self._form, measured.carried)
             if self._sampled:
                 images.save_image(self.folder / "deviation" / f"{name}.png", 4 * samples.std(0, ddof=1) - 1)
-        with self._residuals.open("a", newline="") as file:
-            for i, residual in enumerate(found.residuals):
-                chosen = "yes" if self._mean or i == best else "no"
-                csv.writer(file).writerow([name, i, f"{residual:.6g}", chosen])
+        self._ledger.add_residuals(name, found.residuals, [self._mean or i == best for i in range(len(samples))])
         if measured.truth is not None:
             images.save_image(self.folder / "truth" / f"{name}.png", measured.truth)
         self._add(name, self._case(measured, found, estimate, best))
@@ -171,11 +166,8 @@ class Results:
         found = measures.compute(case, self._measures)
         if case.truth is not None and measures.has_freedom(self._task):
             images.save_image(self.folder / "aligned" / f"{name}.png", case.aligned)
-        row = dict.fromkeys(self._columns, "") | {"image": name}
-        row |= {k: f"{v:.4f}" if isinstance(v, float) else str(v) for k, v in found.items()}
-        self.rows.append(row)
-        with self._metrics.open("a", newline="") as file:
-            csv.DictWriter(file, self._columns).writerow(row)
+        figures = {k: f"{v:.4f}" if isinstance(v, float) else str(v) for k, v in found.items()}
+        self._ledger.add({"image": name} | figures)
 
     def means(self) -> dict[str, float]:
         """The mean of each measure over the images that have it (infinite PSNR counts not)."""
@@ -186,10 +178,11 @@ class Results:
     def finish(self, failures: dict[str, str]) -> None:
         """Complete summary.json and draw grid.png from the files."""
         record = self._record | {"images": len(self.rows), "means": self.means(), "failures": failures}
-        records.write_json(self.folder / "summary.json", record)
+        self._ledger.finish(record)
         names = [row["image"] for row in self.rows][:GRID_IMAGES]
         if names:
             self._grid(names)
+        self._ledger.release()
 
     def _grid(self, names: list[str]) -> None:
         """Truth, measurement, restoration and what else there is of each image, side by side."""

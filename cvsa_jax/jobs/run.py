@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import shutil
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -15,14 +16,16 @@ from tqdm import tqdm
 from cvsa_jax import batch, operators
 from cvsa_jax.jobs import inputs, methods, pairing, selection
 from cvsa_jax.jobs.kernel_finder import Found, KernelFinder
-from cvsa_jax.jobs.outputs import Restored, Results
+from cvsa_jax.jobs.outputs import KINDS, Restored, Results
 from cvsa_jax.jobs.settings import RestorationJob
 from cvsa_jax.operators.registry import fits, parts
 from cvsa_jax.sampler_settings import GUESS
 from cvsa_jax.samplers import Sampler
 from cvsa_jax.settings import read_files
+from cvsa_jax.types import InputError
 
 DIVERGED = 10.0  # images lie in [-1, 1]
+ROOM = 2**20  # bytes without which a disk counts as full
 
 
 def batches(
@@ -73,6 +76,11 @@ class Prepared:
     results: Results
     failures: dict[str, str]
 
+    def fail(self, name: str, why: str) -> None:
+        """Note and report an image that could not be restored; the others go on."""
+        self.failures[name] = " ".join(why.split())
+        print(f"failed: {name}: {self.failures[name]}", file=sys.stderr)
+
     def run(self) -> None:
         """Restore every image, writing each as soon as its last sample is there."""
         restore_all(self)
@@ -88,7 +96,7 @@ def check_job(job: RestorationJob) -> None:
     stored_operator(job)
     read_files(job.operator)
     if job.job.list is None:
-        selection.list_inputs(str(job.job.input), job.job.measured)
+        selection.list_inputs(str(job.job.input), job.job.measured, job.job.output)
     methods.plan_of(job.method, job.prior())
 
 
@@ -103,9 +111,11 @@ def prepare(job: RestorationJob) -> Prepared:
     settings, noise, folder = read_files(job.operator), job.noise.model(), pathlib.Path(str(own.input))
     if own.measured:
         inputs.check_measured(task, settings, stored is not None)
-    files = selection.read_list(own.list, folder) if own.list else selection.list_inputs(str(own.input), own.measured)
-    files = files if own.list else pairing.without_own(files, settings, folder)
-    files = files[: own.limit]
+    if own.list:
+        files = selection.read_list(own.list, folder)
+    else:
+        files = selection.list_inputs(str(own.input), own.measured, own.output)
+        files = pairing.without_own(files, settings, folder)
     prior = job.prior()
     plan = methods.plan_of(job.method, prior)
     sampler = None if plan is None else plan.sampler
@@ -121,16 +131,18 @@ def prepare(job: RestorationJob) -> Prepared:
         task, settings, prior.channels or 3, own.image_size, own.measured, noise, own.seed, stored,
         job.method.start == GUESS and not task.blind, own.range, own.format, folder,
     )  # fmt: skip
-    names = selection.output_names(files, folder)
-    todo = [(path, name) for path, name in zip(files, names, strict=True) if name not in results.done]
-    entries, failures = reader.check(todo)
+    chosen = selection.choose(files, folder, results.files, results.done)[: own.limit]
+    if own.overwrite:
+        selection.refuse_removed(files, results.folder, KINDS)
+    results.files.update({one.name: one.file for one in chosen})
+    entries, failures = reader.check([one for one in chosen if one.name not in results.done])
     if failures and not entries and not results.rows:
         raise ValueError(next(iter(failures.values())))
     if entries:
         first = reader.measure(entries[0])
         restorer.check(first.measurement, kernels.operator(first) if kernels else first.operator, first.entry.shape)
     for error in failures.values():
-        print(f"skipped: {error}", file=sys.stderr)
+        print(f"skipped: {' '.join(error.split())}", file=sys.stderr)
     results.begin()
     return Prepared(job, sampler, entries, reader, restorer, kernels, results, failures)
 
@@ -162,15 +174,31 @@ def restore_all(prepared: Prepared) -> None:
     with tqdm(total=len(plan) * method.num_steps, unit="step", disable=not plan) as bar:
         for pairs in plan:
             for entry, _ in pairs:
-                if entry.name not in measured:
-                    measured[entry.name] = reader.measure(entry)
+                if entry.name in measured or entry.name in prepared.failures:
+                    continue
+                try:
+                    one = reader.measure(entry)
                     if kernels:
-                        search_key = inputs.key_of(entry, seed, 2)
-                        searched[entry.name] = kernels.find(measured[entry.name], search_key)
+                        searched[entry.name] = kernels.find(one, inputs.key_of(entry, seed, 2))
+                except (InputError, OSError, jax.errors.JaxRuntimeError) as error:  # since the job began, or no memory
+                    prepared.fail(entry.name, str(error).partition("\n")[0])
+                    continue
+                measured[entry.name] = one
+            pairs = [pair for pair in pairs if pair[0].name not in prepared.failures]
+            if not pairs:
+                bar.update(method.num_steps)
+                continue
             keys = jnp.stack([jax.random.fold_in(inputs.key_of(entry, seed, 1), i) for entry, i in pairs])
             measurements = np.stack([measured[entry.name].measurement for entry, _ in pairs])
             known = [(searched if kernels else measured)[entry.name].operator for entry, _ in pairs]
-            done = prepared.restorer(keys, measurements, known, pairs[0][0].shape, bar.update)
+            try:
+                done = prepared.restorer(keys, measurements, known, pairs[0][0].shape, bar.update)
+            except jax.errors.JaxRuntimeError as error:  # the memory did not suffice
+                for name in dict.fromkeys(entry.name for entry, _ in pairs):
+                    prepared.fail(name, f"{str(error).splitlines()[0]}; lower --batch_size, now {job.job.batch_size}")
+                    for kept in (measured, found, searched):
+                        kept.pop(name, None)
+                continue
             for i, (entry, _) in enumerate(pairs):
                 found[entry.name].append(done.part(i, len(pairs)))
                 if sum(len(p.images) for p in found[entry.name]) == method.num_samples:
@@ -182,10 +210,8 @@ def finish(prepared: Prepared, measured: inputs.Measured, found: batch.BatchResu
     """Write one image, or report that its loop diverged."""
     name, method = measured.entry.name, prepared.job.method
     if not np.abs(found.images).max() < DIVERGED:  # true for not-a-number too
-        prepared.failures[name] = "the loop diverged"
-        if isinstance(method, methods.CvsaSettings):
-            prepared.failures[name] += "; take more steps, or sampler ancestral with covariance"
-        print(f"failed: {name}: {prepared.failures[name]}", file=sys.stderr)
+        advice = "; take more steps, or sampler ancestral with covariance"
+        prepared.fail(name, f"the loop diverged{advice if isinstance(method, methods.CvsaSettings) else ''}")
         return
     evaluations, seconds = methods.evaluations(method, prepared.sampler), found.seconds
     kernel = None
@@ -193,4 +219,10 @@ def finish(prepared: Prepared, measured: inputs.Measured, found: batch.BatchResu
         best = found.kernels if found.kernels is None else found.kernels[np.argmin(found.residuals)]
         kernel = search.kernel if best is None else best
         evaluations, seconds = evaluations + search.evaluations, seconds + search.seconds
-    prepared.results.write(measured, Restored(found.images, found.residuals, kernel, seconds, evaluations))
+    try:
+        prepared.results.write(measured, Restored(found.images, found.residuals, kernel, seconds, evaluations))
+    except OSError as error:
+        folder = prepared.results.folder
+        prepared.fail(name, f"cannot write {error.filename or folder}: {error.strerror or error}")
+        if shutil.disk_usage(folder).free < ROOM:
+            raise InputError(f"the disk of --output={folder} is full; make room, and give the command again") from error

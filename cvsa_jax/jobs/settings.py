@@ -22,6 +22,7 @@ from cvsa_jax.pictures.formats import FORMATS
 from cvsa_jax.presets import ACCURACY, USUAL
 from cvsa_jax.priors import Prior
 from cvsa_jax.sampler_settings import GUESS
+from cvsa_jax.seeds import LARGEST
 from cvsa_jax.settings import (
     Field,
     build,
@@ -43,16 +44,18 @@ class JobSettings(MeasurementSettings):
     """What every restoration job has, whatever its task and its method."""
 
     task: str | None = setting(None, "The degradation, or several joined by '+': motion_deblur+sr4; see --list_tasks.")
-    input: str | None = setting(None, "An image, or a folder of images (subfolders are searched).", free=True)
-    list: str | None = setting(
-        None, "Text file that names the images to take, a path a line, relative to --input.", free=True
+    input: str | None = setting(
+        None, "An image, or a folder of images (subfolders are searched).", free=True, path=True
     )
-    output: str | None = setting(None, "Folder of the results.", free=True)
+    list: str | None = setting(
+        None, "Text file that names the images to take, a path a line, relative to --input.", free=True, path=True
+    )
+    output: str | None = setting(None, "Folder of the results.", free=True, path=True)
     measured: bool = setting(False, "The inputs are degraded already; else they are clean, and are degraded first.")
-    operator: str | None = setting(None, "An operator/NAME.npz of an earlier job, to use for every image.")
-    checkpoint: str = setting(DEFAULT, "The prior: the name of a shipped one, or a folder.")
+    operator: str | None = setting(None, "An operator/NAME.npz of an earlier job, to use for every image.", path=True)
+    checkpoint: str = setting(DEFAULT, "The prior: the name of a shipped one, or a folder.", path=True)
     high_noise_checkpoint: str | None = setting(
-        None, "Another prior, for more noise than --switch_noise.", otherwise="--checkpoint serves all noise"
+        None, "Another prior, for more noise than --switch_noise.", path=True, otherwise="--checkpoint serves all noise"
     )
     switch_noise: float | None = setting(
         None, "The noise above which --high_noise_checkpoint takes over, on the scale of images in [-1, 1].", above=0,
@@ -81,7 +84,7 @@ class JobSettings(MeasurementSettings):
     keep_known: bool | None = setting(None, "Put measured pixels back into an inpainting.", otherwise="with --measured")
     noise: str = setting("gaussian", "The noise of the measurement.", choices=NOISES)
     method: str = setting(CVSA, "What restores.", choices=METHODS)
-    seed: int = setting(0, "Seed of masks, kernels, noise and samples.", low=0)
+    seed: int = setting(0, "Seed of masks, kernels, noise and samples.", low=0, high=LARGEST)
     batch_size: int = setting(16, "Samples restored together.", low=1, free=True)
 
 

@@ -18,6 +18,7 @@ from cvsa_jax import checkpoints, data, folders, networks, plots, spectral, trai
 from cvsa_jax.denoising import VALIDATION_NOISES, denoising_error
 from cvsa_jax.diffusion import CLD, time_grid
 from cvsa_jax.jobs import records
+from cvsa_jax.jobs.folder_lock import FolderLock
 from cvsa_jax.jobs.training_settings import KERNELS, TrainingSettings
 from cvsa_jax.samplers.unconditional import sample_prior
 from cvsa_jax.settings import values
@@ -53,7 +54,7 @@ def open_source(own: TrainingSettings) -> Source:
             lambda: data.kernel_batches(size, batch_size, own.seed),
             {"kernels_held_out": count},
         )
-    files = folders.list_images(str(own.data))
+    files = folders.list_images(str(own.data), leave=[str(own.output)])
     train_files, validation_files = data.split_validation(files, count)
     if len(train_files) < batch_size:
         raise InputError(f"--batch_size={batch_size}, but only {len(train_files)} training images")
@@ -162,9 +163,10 @@ class TrainingRun:
         """Train to the end; the folder of the prior.
 
         Raises:
-          InputError: if the loss is no longer finite.
+          InputError: if the loss is no longer finite, or another process trains in the folder.
         """
         own, spec, store, folder = self.own, self._spec, self._store, self._folder
+        lock = FolderLock(folder)
         mesh = jax.make_mesh((jax.local_device_count(),), ("data",), axis_types=(AxisType.Auto,))
         replicated, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
         optimizer = training.make_optimizer(own.learning_rate, own.warmup_steps, own.num_steps)
@@ -198,4 +200,5 @@ class TrainingRun:
         if not (folder / "prior" / "prior.json").exists():  # killed between the last checkpoint and the prior
             evaluate(spec, state, self._source.validation, folder, self._record(own.num_steps))
         store.close()
+        lock.release()
         return folder / "prior"

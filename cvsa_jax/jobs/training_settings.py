@@ -5,6 +5,7 @@ import dataclasses
 from cvsa_jax import networks
 from cvsa_jax.models.unet import UNet
 from cvsa_jax.parameterizations import TRAINABLE
+from cvsa_jax.seeds import LARGEST
 from cvsa_jax.settings import Settings, fields, require, setting, values
 
 KERNELS = "kernels"
@@ -17,9 +18,9 @@ class TrainingSettings(Settings):
 
     data: str | None = setting(
         None, "Folder of images of any size (subfolders are searched), or `kernels`: motion and Gaussian blur.",
-        free=True,
+        free=True, path=True,
     )  # fmt: skip
-    output: str | None = setting(None, "Folder of the run.", free=True)
+    output: str | None = setting(None, "Folder of the run.", free=True, path=True)
     parameterization: str = setting(networks.NetworkSpec.parameterization, "What is trained.", choices=TRAINABLE)
     preconditioning: str = setting(
         "spectral", "Denoiser: scale each frequency by the data's spectrum, or all alike as EDM does.",
@@ -43,7 +44,7 @@ class TrainingSettings(Settings):
     learning_rate: float = setting(1.5e-3, "Peak learning rate of Adam.", above=0)
     warmup_steps: int = setting(200, "Steps of linear warm-up.", low=0)
     average_decay: float = setting(0.999, "Decay of the moving average of the parameters.", low=0, below=1)
-    seed: int = setting(0, "Seed of the parameters, the data order and the noise.", low=0)
+    seed: int = setting(0, "Seed of the parameters, the data order and the noise.", low=0, high=LARGEST)
     num_validation: int = setting(256, "Images held out to measure the denoising error.", low=1)
     log_every: int = setting(50, "Steps between lines of metrics.csv.", low=1, free=True)
     save_every: int = setting(500, "Steps between checkpoints.", low=1, free=True)

@@ -19,7 +19,7 @@ class NoSettings(Settings):
 class BlindSettings(Settings):
     """The settings of every task whose kernel is to be found too."""
 
-    kernel_checkpoint: str = setting("kernels16", "The prior of kernels: a shipped one, or a folder.")
+    kernel_checkpoint: str = setting("kernels16", "The prior of kernels: a shipped one, or a folder.", path=True)
     search_guesses: int = setting(8, "Kernels that the search refines.", low=1)
 
 
