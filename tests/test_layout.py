@@ -12,7 +12,7 @@ from cvsa_jax.commands import VERBS
 PACKAGE = ROOT / "cvsa_jax"
 ALGORITHMS = [
     "version", "types", "writing", "settings", "numerics", "diffusion", "noise", "spectral", "calibration", "priors",
-    "experts", "closed_form", "adapters", "images", "folders", "models", "parameterizations", "networks",
+    "experts", "tiles", "closed_form", "adapters", "images", "folders", "models", "parameterizations", "networks",
     "descriptions", "importers", "exporters", "operators", "door", "samplers", "denoising", "guesses", "guidance",
     "sampler_settings", "plans", "presets", "baselines", "restoration", "posterior", "blind", "sharding", "data",
     "frechet", "metrics", "measures", "evidence", "kernel_search", "batch", "plots", "training", "photographs",

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from cvsa_jax import images, measures, operators, plots
-from cvsa_jax.jobs import records
+from cvsa_jax.jobs import records, tiling
 from cvsa_jax.jobs.inputs import Measured
 from cvsa_jax.jobs.settings import RestorationJob, command
 from cvsa_jax.measures import Case
@@ -18,7 +18,7 @@ from cvsa_jax.operators.base import kernel_picture
 from cvsa_jax.presets import MEAN
 from cvsa_jax.types import InputError
 
-GRID_IMAGES = 32
+GRID_IMAGES, GRID_SIDE = 32, 512
 # The folders of pictures that a job writes.
 KINDS = ("restored", "measurement", "truth", "operator", "kernel", "samples", "deviation", "aligned")
 
@@ -80,20 +80,26 @@ class Results:
         self._sampled = self._mean and sampled
         self._measures = measures.columns(self._task)
         settings = records.plain(job.record())
-        self._record = {"settings": settings, "command": command(job), "versions": records.versions()}
         self.rows: list[dict] = []
         summary, overwrite = folder / "summary.json", job.job.overwrite
         if folder.exists() and not folder.is_dir():
             raise InputError(f"--output={folder} is a file, not a folder")
         if summary.exists() and not overwrite:
-            if records.read_json(summary).get("settings") != settings:
+            before, settings = tiling.agreed(records.read_json(summary).get("settings") or {}, settings)
+            if before != settings:
                 raise InputError(
                     f"--output={folder} holds a job with other settings; name another folder or give --overwrite"
                 )
             self.rows = [row for row in records.read_rows(self._metrics) if None not in row.values()]  # not a cut one
         elif folder.exists() and any(folder.iterdir()) and not overwrite:
             raise InputError(f"--output={folder} is not empty; name another folder or give --overwrite")
+        self.tile: int | None = settings["tile"]
+        self._record = {"settings": settings, "command": command(job), "versions": records.versions()}
         self._stale = overwrite and summary.exists()  # pictures of the job before would pass for those of this one
+
+    def settle(self, job: RestorationJob) -> None:
+        """Record the job as it runs: with the tile that was found for its images."""
+        self._record |= {"settings": records.plain(job.record()), "command": command(job)}
 
     @property
     def done(self) -> set[str]:
@@ -200,4 +206,7 @@ class Results:
         plots.save_grid(self.folder / "grid.png", rows, kinds * blocks, scale=max(1, 128 // side))
 
     def _read(self, kind: str, name: str) -> np.ndarray:
-        return images.read_image(self.folder / kind / f"{name}.png")
+        """A picture for the grid, photographs reduced."""
+        picture = images.open_image(self.folder / kind / f"{name}.png")
+        picture.thumbnail((GRID_SIDE, GRID_SIDE))
+        return images.to_float(picture)

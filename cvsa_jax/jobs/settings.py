@@ -63,6 +63,10 @@ class JobSettings(Settings):
     remat: bool = setting(
         False, "Compute the network's blocks again for the pullback: less memory, more time.", free=True
     )
+    tile: int | None = setting(
+        None, "Side of the tiles in which the network sees larger images; 0 is the whole image.", "pixels", low=0,
+        otherwise="by the memory at hand",
+    )  # fmt: skip
     image_size: int | None = setting(
         None, "Cut the centre square and resize it to this side.", "pixels", low=1, otherwise="the image as it is"
     )
