@@ -20,7 +20,7 @@ from cvsa_jax.priors import Prior, coefficients, denoiser_of, prior_from_denoise
 # The tiles that `automatic_tile` chooses from, and the share of the memory that the network may take in one.
 SIDES, SHARE = (2048, 1024, 512, 256), 0.25
 # What a job holds of each image as a whole, in images: of its measurement, its state, the inner solve.
-WHOLE = 24
+WHOLE = 48
 CGROUP = pathlib.Path("/sys/fs/cgroup/memory.max")
 
 

@@ -217,8 +217,8 @@ def test_the_tile_follows_the_memory(tiny_prior, monkeypatch):
     assert tiles.automatic_tile(tiny_prior, 1) == tiles.SIDES[-1] and tiles.memory() > 2**28
     shape, whole = (3000, 4000, 3), 3000 * 4000 * 12
     assert tiles.largest_batch(tiny_prior, 512, shape, 1) == 1
-    assert 1 < tiles.largest_batch(tiny_prior, 512, shape, 100 * whole) < 4
-    assert tiles.largest_batch(tiny_prior, 512, (256, 256, 3), 100 * whole) > 16
+    assert 1 < tiles.largest_batch(tiny_prior, 512, shape, 200 * whole) < 4
+    assert tiles.largest_batch(tiny_prior, 512, (256, 256, 3), 200 * whole) > 16
 
 
 @pytest.fixture
