@@ -58,7 +58,10 @@ def plot(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
     canvas, axes = pyplot.subplots(1, 2, figsize=(8, 3))
     for axis, name, unit in zip(axes, ("seconds", "memory_mib"), ("seconds a step", "MiB a step"), strict=True):
         for tile in sorted({int(row["tile"]) for row in rows}):
-            points = sorted((int(r["side"]) ** 2 / 1e6, float(r[name])) for r in rows if int(r["tile"]) == tile)
+            own = [r for r in rows if int(r["tile"]) == tile and r[name] not in ("", None)]
+            points = sorted((int(r["side"]) ** 2 / 1e6, float(r[name])) for r in own)
+            if not points:  # a platform need not tell the memory
+                continue
             x, y = zip(*points, strict=True)
             axis.loglog(x, y, "o-", label=f"tiles of {tile}" if tile else "the whole image")
             if tile:
