@@ -63,12 +63,12 @@ def plot(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
             if not points:  # a platform need not tell the memory
                 continue
             x, y = zip(*points, strict=True)
-            axis.loglog(x, y, "o-", label=f"tiles of {tile}" if tile else "the whole image")
+            axis.loglog(x, y, "o-", color="tab:blue" if tile else "tab:red", label=f"tiles of {tile}" if tile else "the whole image")
             if tile:
                 axis.loglog(x, [y[-1] * a / x[-1] for a in x], "k:", label="as the pixels")
         axis.set(xlabel="megapixels", ylabel=unit)
         axis.grid(alpha=0.3)
-    axes[0].legend()
+    axes[1].legend()
     canvas.tight_layout()
     canvas.savefig(path, dpi=110)
     pyplot.close(canvas)
