@@ -56,14 +56,15 @@ def plot(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
     from matplotlib import pyplot
 
     canvas, axes = pyplot.subplots(1, 2, figsize=(8, 3))
-    for axis, name, unit in zip(axes, ("seconds", "memory_mib"), ("seconds a step", "MiB a step"), strict=True):
+    for axis, column, unit in zip(axes, ("seconds", "memory_mib"), ("seconds a step", "MiB a step"), strict=True):
         for tile in sorted({int(row["tile"]) for row in rows}):
-            own = [r for r in rows if int(r["tile"]) == tile and r[name] not in ("", None)]
-            points = sorted((int(r["side"]) ** 2 / 1e6, float(r[name])) for r in own)
+            own = [r for r in rows if int(r["tile"]) == tile and r[column] not in ("", None)]
+            points = sorted((int(r["side"]) ** 2 / 1e6, float(r[column])) for r in own)
             if not points:  # a platform need not tell the memory
                 continue
             x, y = zip(*points, strict=True)
-            axis.loglog(x, y, "o-", color="tab:blue" if tile else "tab:red", label=f"tiles of {tile}" if tile else "the whole image")
+            name, colour = (f"tiles of {tile}", "tab:blue") if tile else ("the whole image", "tab:red")
+            axis.loglog(x, y, "o-", color=colour, label=name)
             if tile:
                 axis.loglog(x, [y[-1] * a / x[-1] for a in x], "k:", label="as the pixels")
         axis.set(xlabel="megapixels", ylabel=unit)
