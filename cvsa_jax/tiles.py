@@ -4,9 +4,9 @@ x_0hat(p) = sum_i w_i(p) D_i(p), D_i the network's answer on tile i. The weights
 """
 
 import dataclasses
-import functools
 import math
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -58,29 +58,44 @@ class Layout:
     def blend(self, function: Any, x: jax.Array, *rest: Any) -> jax.Array:
         """function(x, *rest) of an image x (H, W, C) as large as a tile or smaller; else of each tile, blended.
 
-        The pullback computes each tile again, so that it keeps the tiles' pixels alone.
+        The pullback computes each tile again, so that it keeps the tiles' pixels alone, and is blended by the same
+        weights: w -> sum_i w_i J_i' w. The transpose of the blended answers, sum_i J_i' (w_i w), is not what guidance
+        needs: what a tile says of itself as a whole would count twice where tiles overlap, as bands. A denoiser's J_i
+        is symmetric, so that this is the derivative along w.
         """
         sides = height, width = x.shape[:2]
         if max(sides) <= self.tile:
             return function(x, *rest)
-        rows, columns = (self.starts(n) for n in sides)
-        shape = min(height, self.tile), min(width, self.tile)
-        places = [jnp.asarray(a.ravel()) for a in np.meshgrid(rows, columns, indexing="ij")]
-        weights = [jnp.asarray(self.weights(n), x.dtype) for n in sides]
-        pairs = [jnp.repeat(weights[0], len(columns), 0), jnp.tile(weights[1], (len(rows), 1))]
-
-        @functools.partial(jax.checkpoint, prevent_cse=False)
-        def one(pixels, down, across):
-            return function(pixels, *rest) * down[:, None, None] * across[None, :, None]
-
-        found = jax.lax.map(lambda part: one(*part), (_cut(x, places, shape), *pairs))
-        like = jax.ShapeDtypeStruct((height, width, found.shape[-1]), found.dtype)
-        return jax.linear_transpose(lambda image: _cut(image, places, shape), like)(found)[0]
+        one = jax.checkpoint(lambda pixels: function(pixels, *rest), prevent_cse=False)
+        cut, join = _cut_and_join(self, height, width)
+        return join(jax.lax.map(one, cut(x)))
 
 
-def _cut(x: jax.Array, places: list[jax.Array], shape: tuple[int, int]) -> jax.Array:
+def _cut_and_join(layout: Layout, height: int, width: int) -> tuple[Callable, Callable]:
+    """x (H, W, C) -> tiles (N, h, w, C), and tiles -> their blend; each is the pullback of the other."""
+    rows, columns = layout.starts(height), layout.starts(width)
+    places = [a.ravel() for a in np.meshgrid(rows, columns, indexing="ij")]
+    down = np.repeat(layout.weights(height), len(columns), 0)[:, :, None, None]
+    across = np.tile(layout.weights(width), (len(rows), 1))[:, None, :, None]
+    shape = min(height, layout.tile), min(width, layout.tile)
+
+    def apart(x):
+        return _cut(x, places, shape)
+
+    def blended(parts):
+        like = jax.ShapeDtypeStruct((height, width, parts.shape[-1]), parts.dtype)
+        weighed = parts * jnp.asarray(down, parts.dtype) * jnp.asarray(across, parts.dtype)
+        return jax.linear_transpose(apart, like)(weighed)[0]
+
+    cut, join = jax.custom_vjp(apart), jax.custom_vjp(blended)
+    cut.defvjp(lambda x: (cut(x), None), lambda _, parts: (join(parts),))
+    join.defvjp(lambda parts: (join(parts), None), lambda _, x: (cut(x),))
+    return cut, join
+
+
+def _cut(x: jax.Array, places: list[np.ndarray], shape: tuple[int, int]) -> jax.Array:
     """(tiles, *shape, C): those of an image that begin at these rows and columns."""
-    return jax.vmap(lambda r, c: jax.lax.dynamic_slice(x, (r, c, 0), (*shape, x.shape[-1])))(*places)
+    return jax.vmap(lambda r, c: jax.lax.dynamic_slice(x, (r, c, 0), (*shape, x.shape[-1])))(*map(jnp.asarray, places))
 
 
 def _tiled_denoise(layout, denoise, x, sigma):
