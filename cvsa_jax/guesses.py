@@ -30,7 +30,9 @@ def linear_solution(
     """
     working = jnp.result_type(float)
     known = spectrum is not None and len(spectrum.variance) == image_shape[-1]
-    variance = jnp.asarray(spectrum.grid(*image_shape[:2]) if spectrum is not None and known else WHITE, working)
+    variance = jnp.asarray(WHITE, working)
+    if spectrum is not None and known:
+        variance = spectrum.variances(*image_shape[:2], working)
 
     def colour(z):
         return spectral.backward(jnp.sqrt(variance) * spectral.forward(z))

@@ -11,8 +11,8 @@ from cvsa_jax.pictures.picture import centre_square
 from cvsa_jax.types import InputError
 
 __all__ = [
-    "as_channels", "centre_square", "open_image", "read_array", "read_grey", "read_image", "save_image", "to_bytes",
-    "to_float",
+    "as_channels", "centre_square", "open_image", "read_array", "read_grey", "read_image", "reduced", "save_image",
+    "to_bytes", "to_float",
 ]  # fmt: skip
 
 
@@ -41,6 +41,16 @@ def read_image(path: str | pathlib.Path) -> np.ndarray:
 def save_image(path: pathlib.Path, image: np.ndarray) -> None:
     """Write (H, W, 3) or (H, W, 1) in [-1, 1] as a PNG of 8 bits, creating its folder."""
     formats.write_picture(path.parent, path.name.removesuffix(".png"), np.asarray(image), formats.PNG)
+
+
+def reduced(image: np.ndarray, side: int) -> np.ndarray:
+    """(H, W, C) in [-1, 1] of at most that side, with 8 bits if it was larger."""
+    if max(image.shape[:2]) <= side:
+        return image
+    pixels = to_bytes(image)
+    picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    picture.thumbnail((side, side))
+    return to_float(picture)
 
 
 def read_grey(path: str | pathlib.Path) -> np.ndarray:

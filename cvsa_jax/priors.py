@@ -147,17 +147,17 @@ class Prior:
         """
         if self.spectrum is None:
             return None
-        s = self.error_spectrum(noise, self.spectrum.grid(*image_shape[:2]))
+        s = self.error_spectrum(noise, self.spectrum.variances(*image_shape[:2]))
         return lambda x: spectral.backward(s * spectral.forward(x))
 
     def error_gain(self, noise: jax.Array, image_shape: tuple[int, ...]) -> Callable | None:
         """n -> the function S (S + n I)^-1 of an image, S = `error_covariance`; None if that is."""
         if self.spectrum is None:
             return None
-        s = self.error_spectrum(noise, self.spectrum.grid(*image_shape[:2]))
+        s = self.error_spectrum(noise, self.spectrum.variances(*image_shape[:2]))
         return lambda n: lambda x: spectral.backward(s / (s + n) * spectral.forward(x))
 
-    def error_spectrum(self, noise: jax.Array, variance: np.ndarray) -> jax.Array:
+    def error_spectrum(self, noise: jax.Array, variance: jax.Array | np.ndarray) -> jax.Array:
         """V s^2 / (V + s^2) at the data's variances V, scaled to the mean `error_variance`."""
         v = jnp.asarray(variance, jnp.result_type(float))
         error = v / (v / noise + noise)  # up to s, without its square

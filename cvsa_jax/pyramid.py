@@ -98,10 +98,10 @@ def pyramid(denoise: Denoiser, levels: tuple[Level, ...], size: int, stride: int
     Cost: 1/4 + 1/16 + ... of an evaluation more, one for each level.
     """
     tables = [(jnp.asarray(np.log(level.calibration.noise)), jnp.asarray(level.weights)) for level in levels]
-    return Partial(_Pyramid(size, stride), as_partial(denoise), tables) if levels else as_partial(denoise)
+    return Partial(Pyramid(size, stride), as_partial(denoise), tables) if levels else as_partial(denoise)
 
 
-class _Pyramid(NamedTuple):
+class Pyramid(NamedTuple):
     """`pyramid` without its arrays."""
 
     size: int
@@ -119,8 +119,9 @@ class _Pyramid(NamedTuple):
         coarse = self(denoise, tables, low, sigma / s)[:height, :width]
         noises, weights = tables[min(count, len(tables)) - 1]
         row = jax.vmap(lambda column: jnp.interp(jnp.log(sigma), noises, column), 1)(weights)
-        place = jnp.asarray(basis(height, width), x.dtype) @ row.astype(x.dtype)
-        return blended(fine, coarse, place[..., None])
+        frequency = jnp.hypot(jnp.arange(height)[:, None] / height, jnp.arange(width)[None] / width)
+        place = jnp.interp(frequency, jnp.asarray(FREQUENCIES), row) * jnp.clip((1 - frequency) / TAPER, 0, 1)
+        return blended(fine, coarse, place.astype(x.dtype)[..., None])
 
 
 def best_weights(fine: np.ndarray, coarse: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -15,6 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 KNOTS = tuple(float(f"{f:.4g}") for f in np.geomspace(1 / 128, 0.7, 12))
+# Up to this side a cosine transform is a product with its matrix, and a grid of variances a table of the program; a
+# larger one is a fast transform, and a grid is computed where it is needed.
+DENSE_SIDE = 512
 
 
 @functools.lru_cache(maxsize=32)
@@ -35,25 +38,30 @@ def colour_matrix(channels: int) -> np.ndarray:
 
 def forward(x: jax.Array) -> jax.Array:
     """(..., H, W, C) pixels to coefficients of the same shape; keeps sums of squares."""
-    rows, columns, colours = (jnp.asarray(m, x.dtype) for m in _matrices(x.shape))
-    return _apply(rows, columns, colours, x)
+    x = cosine_transform(cosine_transform(x, -3), -2)
+    return _colours(colour_matrix(x.shape[-1]), x)
 
 
 def backward(z: jax.Array) -> jax.Array:
     """The inverse, and the transpose, of `forward`."""
-    rows, columns, colours = (jnp.asarray(m.T, z.dtype) for m in _matrices(z.shape))
-    return _apply(rows, columns, colours, z)
+    z = cosine_transform(cosine_transform(z, -3, True), -2, True)
+    return _colours(colour_matrix(z.shape[-1]).T, z)
 
 
-def _matrices(shape):
-    return cosine_matrix(shape[-3]), cosine_matrix(shape[-2]), colour_matrix(shape[-1])
+def cosine_transform(x: jax.Array, axis: int, inverse: bool = False) -> jax.Array:
+    """The orthonormal type-2 cosine transform of one axis of (..., H, W, C), -3 or -2, or its inverse."""
+    side = x.shape[axis]
+    if side > DENSE_SIDE:
+        transform = jax.scipy.fft.idct if inverse else jax.scipy.fft.dct
+        return transform(x, norm="ortho", axis=axis).astype(x.dtype)
+    matrix = cosine_matrix(side)
+    product = "ij,...jkc->...ikc" if axis == -3 else "lk,...ikc->...ilc"
+    matrix = jnp.asarray(matrix.T if inverse else matrix, x.dtype)
+    return jnp.einsum(product, matrix, x, precision=jax.lax.Precision.HIGHEST)
 
 
-def _apply(rows, columns, colours, x):
-    highest = jax.lax.Precision.HIGHEST
-    x = jnp.einsum("ij,...jkc->...ikc", rows, x, precision=highest)
-    x = jnp.einsum("lk,...ikc->...ilc", columns, x, precision=highest)
-    return jnp.einsum("dc,...ilc->...ild", colours, x, precision=highest)
+def _colours(matrix, x):
+    return jnp.einsum("dc,...ilc->...ild", jnp.asarray(matrix, x.dtype), x, precision=jax.lax.Precision.HIGHEST)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +89,21 @@ class Spectrum:
     def grid(self, height: int, width: int) -> np.ndarray:
         """The variances at (height, width, C), for any size; kept for the next caller, so it cannot be written to."""
         return _grid(self, int(height), int(width))
+
+    def variances(self, height: int, width: int, dtype=None) -> jax.Array:
+        """`grid` in a program: a table of it up to sides of DENSE_SIDE, else interpolated where it is needed."""
+        dtype = jnp.result_type(float) if dtype is None else dtype
+        if max(height, width) <= DENSE_SIDE:
+            return jnp.asarray(self.grid(height, width), dtype)
+        rows, columns = (jnp.arange(n, dtype=dtype) / (2 * n) for n in (height, width))
+        frequency = jnp.hypot(rows[:, None], columns)[..., None]
+        knots, values = np.log(KNOTS), np.log(self.variance).T
+        level = jnp.log(jnp.clip(frequency, KNOTS[0], KNOTS[-1]))
+        found = jnp.asarray(values[0], dtype)
+        for low, high, at, slope in zip(knots, knots[1:], values, np.diff(values, axis=0), strict=False):
+            line = jnp.asarray(at, dtype) + jnp.asarray(slope / (high - low), dtype) * (level - low)
+            found = jnp.where(level > low, line, found)
+        return jnp.exp(found).at[0, 0].set(jnp.asarray(np.array(self.mean_power) * height * width, dtype))
 
 
 @functools.lru_cache(maxsize=8)

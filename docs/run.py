@@ -300,6 +300,10 @@ def shrink_posterior_benchmark(flags: Flags) -> None:
     flags.pairs += [["methods", name] for name in ("ancestral + covariance", "DDRM", "ancestral_multistep + spectral")]
 
 
+def shrink_large(flags: Flags) -> None:
+    flags.set(checkpoint="prior", sides=f"{SIDE},{2 * SIDE}", tile=SIDE)
+
+
 SHRINK = {
     "restore": shrink_restore,
     "ablate": shrink_ablate,
@@ -308,6 +312,7 @@ SHRINK = {
     "train": shrink_train,
     "benchmark": shrink_benchmark,
     "posterior_benchmark": shrink_posterior_benchmark,
+    "large": shrink_large,
     "import": lambda flags: None,
     "export": lambda flags: flags.set(checkpoint="prior"),
 }

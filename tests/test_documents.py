@@ -31,6 +31,7 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 SAMPLE_PAGE = ROOT / "experiments" / "samples" / "README.md"
 DOCUMENTS = [README, *PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", SAMPLE_PAGE]
 DOCUMENTS += sorted((ROOT / "checkpoints").glob("*/MODEL_CARD.md"))
+OTHERS = ("experiments.large", "experiments.posterior_benchmark")
 EXAMPLE_LINES, README_LINES, README_WIDTH = 20, 200, 132
 
 
@@ -51,10 +52,10 @@ def anchors(path) -> set[str]:
 
 
 def groups_of(program: str):
-    """The flags of a verb, or of the one program that is no verb."""
+    """The flags of a verb, or of one of the programs that are no verbs."""
     if program in VERBS:
         return importlib.import_module(f"cvsa_jax.commands.{VERBS[program][0]}").groups()
-    assert program == "experiments.posterior_benchmark"
+    assert program in OTHERS
     return importlib.import_module(program).groups()
 
 
@@ -87,7 +88,7 @@ def test_links_lead_somewhere(path):
 
 @pytest.fixture(scope="module")
 def every_flag() -> set[str]:
-    groups = [groups_of(program) for program in (*VERBS, "experiments.posterior_benchmark")]
+    groups = [groups_of(program) for program in (*VERBS, *OTHERS)]
     names = {f.name for group in groups for _, some in group.values() for f in some if f.setting.flag}
     return names | {"help", "version"}
 

@@ -103,7 +103,8 @@ class Reader:
             return found, Carried()
         if self.measured and not self.task.picture:
             raise InputError(f"{path} is a picture, which cannot hold what {self.task.name} measures: give a .npy file")
-        picture = read_picture(path, self.value_range)
+        limits = None if self.value_range is None else (self.value_range[0], self.value_range[1])
+        picture = read_picture(path, limits)
         picture = picture.grey() if self.channels == 1 else picture
         picture = picture.square(self.image_size) if self.image_size else picture
         carried = picture.carried if self.measured else Carried(picture.depth)

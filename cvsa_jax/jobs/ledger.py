@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 
 from cvsa_jax import writing
-from cvsa_jax.jobs import records
+from cvsa_jax.jobs import records, tiling
 from cvsa_jax.jobs.folder_lock import NAME as LOCK
 from cvsa_jax.jobs.folder_lock import FolderLock
 from cvsa_jax.types import InputError
@@ -35,12 +35,14 @@ class Ledger:
         self.rows: list[dict] = []
         self.files: dict[str, str] = {}  # of each name, also of images that are not done
         self._lock: FolderLock | None = None
+        self.settings = settings
         summary = folder / "summary.json"
         if folder.exists() and not folder.is_dir():
             raise InputError(f"--output={folder} is a file, not a folder")
         self._stale = overwrite and summary.exists()  # pictures of the job before would pass for those of this one
         if summary.exists() and not overwrite:
-            if records.read_json(summary, WAY_OUT).get("settings") != settings:
+            before, self.settings = tiling.agreed(records.read_json(summary, WAY_OUT).get("settings") or {}, settings)
+            if before != self.settings:
                 raise InputError(
                     f"--output={folder} holds a job with other settings; name another folder or give --overwrite"
                 )

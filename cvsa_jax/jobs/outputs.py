@@ -18,7 +18,7 @@ from cvsa_jax.operators.base import kernel_picture
 from cvsa_jax.pictures import formats
 from cvsa_jax.presets import MEAN
 
-GRID_IMAGES = 32
+GRID_IMAGES, GRID_SIDE = 32, 512
 # The folders of pictures that a job writes.
 KINDS = ("restored", "measurement", "truth", "operator", "kernel", "samples", "deviation", "aligned")
 
@@ -81,8 +81,9 @@ class Results:
         self._sampled = self._mean and sampled
         self._measures = measures.columns(self._task)
         settings = records.plain(job.record())
-        self._record = {"settings": settings, "command": command(job), "versions": records.versions()}
         self._ledger = Ledger(folder, self._measures, settings, job.job.overwrite)
+        self.tile: int | None = self._ledger.settings["tile"]  # that of an earlier run, where this one gives none
+        self._record = {"settings": self._ledger.settings, "command": command(job), "versions": records.versions()}
 
     @property
     def rows(self) -> list[dict]:
@@ -93,6 +94,10 @@ class Results:
     def files(self) -> dict[str, str]:
         """The input of each name; it grows with the images of the job."""
         return self._ledger.files
+
+    def settle(self, job: RestorationJob) -> None:
+        """Record the job as it runs: with the tile that was found for its images."""
+        self._record |= {"settings": records.plain(job.record()), "command": command(job)}
 
     @property
     def done(self) -> set[str]:
@@ -201,4 +206,6 @@ class Results:
         plots.save_grid(self.folder / "grid.png", rows, kinds * blocks, scale=max(1, 128 // side))
 
     def _read(self, kind: str, name: str) -> np.ndarray:
-        return formats.read_back(formats.find_picture(self.folder / kind, name))
+        """A picture for the grid, photographs reduced."""
+        picture = formats.read_back(formats.find_picture(self.folder / kind, name))
+        return images.reduced(picture, GRID_SIDE)

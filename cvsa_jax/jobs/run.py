@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from cvsa_jax import batch, operators
-from cvsa_jax.jobs import inputs, methods, pairing, selection
+from cvsa_jax.jobs import inputs, methods, pairing, selection, tiling
 from cvsa_jax.jobs.kernel_finder import Found, KernelFinder
 from cvsa_jax.jobs.outputs import KINDS, Restored, Results
 from cvsa_jax.jobs.settings import RestorationJob
@@ -29,16 +29,21 @@ ROOM = 2**20  # bytes without which a disk counts as full
 
 
 def batches(
-    entries: list[inputs.Entry], num_samples: int, batch_size: int, population: bool
-) -> list[list[tuple[inputs.Entry, int]]]:
-    """(image, chain index) pairs of one shape and form each, batch_size samples at most, an image's in a row."""
+    entries: list[inputs.Entry], num_samples: int, batch_size: int, population: bool,
+    limit: Callable[[tuple[int, int, int]], int] | None = None,
+) -> list[list[tuple[inputs.Entry, int]]]:  # fmt: skip
+    """(image, chain index) pairs of one shape and form each, batch_size samples at most, an image's in a row.
+
+    limit: of an image's shape, how many samples of it there may be at most.
+    """
     chains = 1 if population else num_samples
-    size = max(1, batch_size // num_samples) if population else batch_size
     groups = defaultdict(list)
     for entry in entries:
         groups[entry.shape, entry.form].append(entry)
     out = []
-    for group in groups.values():
+    for (shape, _), group in groups.items():
+        size = min(batch_size, limit(shape)) if limit else batch_size
+        size = max(1, size // num_samples) if population else size
         pairs = [(entry, i) for entry in group for i in range(chains)]
         out += [pairs[i : i + size] for i in range(0, len(pairs), size)]
     return out
@@ -75,6 +80,7 @@ class Prepared:
     kernels: KernelFinder | None
     results: Results
     failures: dict[str, str]
+    limit: Callable[[tuple[int, int, int]], int] | None = None
 
     def fail(self, name: str, why: str) -> None:
         """Note and report an image that could not be restored; the others go on."""
@@ -97,7 +103,7 @@ def check_job(job: RestorationJob) -> None:
     read_files(job.operator)
     if job.job.list is None:
         selection.list_inputs(str(job.job.input), job.job.measured, job.job.output)
-    methods.plan_of(job.method, job.prior())
+    methods.plan_of(job.method, tiling.tiled(job.prior(), job.job.tile))
 
 
 def prepare(job: RestorationJob) -> Prepared:
@@ -120,13 +126,8 @@ def prepare(job: RestorationJob) -> Prepared:
     plan = methods.plan_of(job.method, prior)
     sampler = None if plan is None else plan.sampler
     search = task.blind and job.method.start == GUESS
-    kernels = None
-    if task.blind:
-        loaded = job.load(settings.kernel_checkpoint)
-        kernels = KernelFinder(task, settings, prior, loaded, noise, search)
+    tiling.tiled(prior, own.tile)
     results = Results(job, sampler is not None and sampler.posterior)
-    joint = kernels.joint() if kernels else None
-    restorer = methods.make_restorer(own.method, job.method, prior, noise, plan, joint, search)
     reader = inputs.Reader(
         task, settings, prior.channels or 3, own.image_size, own.measured, noise, own.seed, stored,
         job.method.start == GUESS and not task.blind, own.range, own.format, folder,
@@ -138,13 +139,23 @@ def prepare(job: RestorationJob) -> Prepared:
     entries, failures = reader.check([one for one in chosen if one.name not in results.done])
     if failures and not entries and not results.rows:
         raise ValueError(next(iter(failures.values())))
+    job = tiling.settled(job, prior, entries, results.tile)
+    results.settle(job)
+    whole, prior = prior, tiling.tiled(prior, job.job.tile)
+    kernels = None
+    if task.blind:
+        loaded = job.load(settings.kernel_checkpoint)
+        kernels = KernelFinder(task, settings, prior, loaded, noise, search)
+    joint = kernels.joint() if kernels else None
+    restorer = methods.make_restorer(own.method, job.method, prior, noise, plan, joint, search)
     if entries:
         first = reader.measure(entries[0])
         restorer.check(first.measurement, kernels.operator(first) if kernels else first.operator, first.entry.shape)
     for error in failures.values():
         print(f"skipped: {' '.join(error.split())}", file=sys.stderr)
     results.begin()
-    return Prepared(job, sampler, entries, reader, restorer, kernels, results, failures)
+    limit = tiling.batch_limit(job, whole)
+    return Prepared(job, sampler, entries, reader, restorer, kernels, results, failures, limit)
 
 
 def stored_operator(job: RestorationJob) -> operators.Operator | None:
@@ -167,7 +178,7 @@ def restore_all(prepared: Prepared) -> None:
     """Restore every image, writing each as soon as its last sample is there."""
     job, reader, kernels, method = prepared.job, prepared.reader, prepared.kernels, prepared.job.method
     seed, population = job.job.seed, prepared.sampler is not None and prepared.sampler.population
-    plan = batches(prepared.entries, method.num_samples, job.job.batch_size, population)
+    plan = batches(prepared.entries, method.num_samples, job.job.batch_size, population, prepared.limit)
     found: dict[str, list] = defaultdict(list)  # by image, of each batch
     measured: dict[str, inputs.Measured] = {}
     searched: dict[str, Found] = {}

@@ -17,6 +17,8 @@ GAMMA = 2.2
 TOE = 0.01
 SHARPNESS = 8
 NUM_POSES = 12
+# Up to this side all poses are computed at once; of larger images each by itself, or memory would be twelvefold.
+TOGETHER = 512
 
 
 @flax.struct.dataclass
@@ -39,8 +41,7 @@ class CameraShake(Operator):
     def __call__(self, x: jax.Array) -> jax.Array:
         u = (x + 1) / 2
         light = u * jnp.abs(u) ** (GAMMA - 1)
-        mean = jnp.mean(jax.vmap(lambda pose: _warp(light, pose))(self.poses), 0)
-        seen = self.exposure * mean
+        seen = self.exposure * _exposed(light, self.poses)
         seen = (seen + jnp.sqrt(seen**2 + TOE**2)) / 2  # positive also where the prior's guess is below black
         seen = seen / (1 + seen**SHARPNESS) ** (1 / SHARPNESS)
         low, high = TOE ** (1 / GAMMA), (1 + TOE) ** (1 / GAMMA)
@@ -54,6 +55,15 @@ class CameraShake(Operator):
         rows, columns = (np.round(places) + reach).astype(int).T
         canvas[rows, columns] = 1.0
         return canvas
+
+
+def _exposed(light: jax.Array, poses: jax.Array) -> jax.Array:
+    """The mean over the poses."""
+    if max(light.shape[:2]) <= TOGETHER:
+        return jnp.mean(jax.vmap(lambda pose: _warp(light, pose))(poses), 0)
+    warped = jax.checkpoint(_warp, prevent_cse=False)
+    total = jax.lax.scan(lambda total, pose: (total + warped(light, pose), None), jnp.zeros_like(light), poses)[0]
+    return total / len(poses)
 
 
 def _warp(image: jax.Array, pose: jax.Array) -> jax.Array:

@@ -17,6 +17,8 @@ from cvsa_jax.operators.task import SHORT_CHAINS, BlindSettings, Task, scaled
 from cvsa_jax.settings import Settings, join, setting
 
 PCG_ITERATIONS = 5
+# Up to this side a Gaussian blur is two products with matrices, whose work grows faster than the number of pixels.
+MATRIX_SIDE = 1024
 BOUNDARIES = REFLECT, CIRCULAR = "reflect", "circular"
 
 
@@ -151,8 +153,8 @@ def _gaussian_std(height, width, settings) -> float:
 
 
 def _gaussian(generator, height, width, settings) -> Convolution | Separable:
-    """Separable, whose inner solve is exact; by a kernel if one is given or the image wraps around."""
-    if settings.kernel is None and settings.boundary == REFLECT:
+    """Separable, whose inner solve is exact; by a kernel if one is given, the image wraps around or is large."""
+    if settings.kernel is None and settings.boundary == REFLECT and max(height, width) <= MATRIX_SIDE:
         return gaussian_blur(height, width, _gaussian_std(height, width, settings))
     return _gaussian_by_kernel(generator, height, width, settings)
 

@@ -39,7 +39,7 @@ def edm_denoise(spec: Described, network, params, x: jax.Array, sigma: jax.Array
     if spec.spectrum is None:
         c_skip, c_out = _skip_and_out(spec.data_std**2, s)
         return c_skip * x + c_out * network(params, scaled, label)
-    variance = jnp.asarray(spec.spectrum.grid(*x.shape[1:3]), x.dtype)
+    variance = spec.spectrum.variances(x.shape[1], x.shape[2], x.dtype)
     c_skip, c_out = _skip_and_out(variance, s)
     z = spectral.forward(x)
     white = spectral.backward(z / jnp.hypot(s, jnp.sqrt(variance)))
