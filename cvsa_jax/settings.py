@@ -26,7 +26,7 @@ class Setting(NamedTuple):
     names allowed, a live registry. otherwise: the default in words, where it is None. reads: turns the
     file that a flag names into what the code works on. replaces: settings that have no effect beside this
     one. flag: whether programs offer it. free: whether a job may go on with another value of it.
-    several: whether the flag may be repeated.
+    several: whether the flag may be repeated. words: what may stand in place of a number.
     """
 
     help: str
@@ -43,6 +43,7 @@ class Setting(NamedTuple):
     flag: bool = True
     free: bool = False
     several: bool = False
+    words: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """The range or the choices in words; empty if everything is allowed."""
@@ -59,7 +60,7 @@ class Setting(NamedTuple):
             for bound, word in bounds
             if bound is not None
         ]
-        return " and ".join(([] if not self.odd else ["odd"]) + parts)
+        return " or ".join((" and ".join(([] if not self.odd else ["odd"]) + parts), *self.words))
 
 
 class Field(NamedTuple):
@@ -116,6 +117,7 @@ def check_value(field: Field, value: Any) -> None:
         isinstance(value, Tracer)
         or (callable(value) and field.kind is str)
         or (value is None and field.default is None)
+        or (isinstance(value, str) and value in rule.words)
     ):
         return
     if rule.choices is not None:
@@ -126,7 +128,7 @@ def check_value(field: Field, value: Any) -> None:
     if field.kind not in (int, float):
         return
     if isinstance(value, str) or value is None:
-        raise ValueError(f"{name} must be a number, got {value!r}")
+        raise ValueError(f"{name} must be {' or '.join(('a number', *rule.words))}, got {value!r}")
     try:
         number = np.asarray(value, np.float64)
     except (TypeError, ValueError) as error:

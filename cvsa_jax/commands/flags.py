@@ -29,6 +29,8 @@ def parse(arguments: Sequence[str], groups: Groups) -> dict[str, Any]:
     for field in _all(groups):
         if field.setting.several:
             flags.DEFINE_multi_string(field.name, None, field.setting.help, flag_values=values)
+        elif field.setting.words:
+            flags.DEFINE(_Number(field), field.name, None, field.setting.help, values)
         else:
             _DEFINE[field.kind](field.name, None, field.setting.help, flag_values=values)
     try:
@@ -39,6 +41,21 @@ def parse(arguments: Sequence[str], groups: Groups) -> dict[str, Any]:
         raise ValueError(f"unexpected argument {rest[1]!r}; flags start with --")
     given = {f.name: values[f.name].value for f in _all(groups) if values[f.name].present}
     return {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
+
+
+class _Number(flags.ArgumentParser):
+    """Reads a number, or one of the words that a setting takes in its place."""
+
+    def __init__(self, field: Field):
+        self._field = field
+
+    def parse(self, argument: Any) -> Any:
+        if argument in self._field.setting.words:
+            return argument
+        try:
+            return self._field.kind(argument)
+        except ValueError:
+            raise ValueError(f"must be a number or {' or '.join(self._field.setting.words)}") from None
 
 
 def _all(groups: Groups) -> list[Field]:

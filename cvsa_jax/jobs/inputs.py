@@ -29,12 +29,14 @@ class Measured(NamedTuple):
     """One image ready to be restored. truth is None for measured inputs.
 
     operator: what was, or would be, measured with; of a blind task restoration does not know it.
+    noise_std: of a measured input, given or estimated; None where it is no single number.
     """
 
     entry: Entry
     truth: np.ndarray | None
     measurement: np.ndarray
     operator: Operator
+    noise_std: float | None = None
 
 
 def key_of(entry: Entry, seed: int, purpose: int) -> jax.Array:

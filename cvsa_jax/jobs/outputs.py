@@ -78,10 +78,11 @@ class Results:
         self._task, self._mean = job.task, job.method.combine == MEAN
         # The deviation of chains that are no samples of the posterior would only mislead.
         self._sampled = self._mean and sampled
-        self._measures = measures.columns(self._task)
+        self._measures = measures.columns(self._task, job.job.measured)
         settings = records.plain(job.record())
         self._record = {"settings": settings, "command": command(job), "versions": records.versions()}
         self.rows: list[dict] = []
+        self.warnings: dict[str, str] = {}
         summary, overwrite = folder / "summary.json", job.job.overwrite
         if folder.exists() and not folder.is_dir():
             raise InputError(f"--output={folder} is a file, not a folder")
@@ -91,6 +92,8 @@ class Results:
                     f"--output={folder} holds a job with other settings; name another folder or give --overwrite"
                 )
             self.rows = [row for row in records.read_rows(self._metrics) if None not in row.values()]  # not a cut one
+            before = records.read_json(summary).get("warnings", {})
+            self.warnings = {name: text for name, text in before.items() if name in self.done}
         elif folder.exists() and any(folder.iterdir()) and not overwrite:
             raise InputError(f"--output={folder} is not empty; name another folder or give --overwrite")
         self._stale = overwrite and summary.exists()  # pictures of the job before would pass for those of this one
@@ -108,10 +111,19 @@ class Results:
         """Write the settings and the metrics so far; nothing is written before this."""
         for kind in KINDS if self._stale else ():
             shutil.rmtree(self.folder / kind, ignore_errors=True)
-        records.write_json(self.folder / "summary.json", self._record)
+        records.write_json(self.folder / "summary.json", self._record | {"warnings": self.warnings})
         records.write_rows(self._metrics, self._columns, self.rows)
         kept = [row for row in records.read_rows(self._residuals) if row["image"] in self.done]
         records.write_rows(self._residuals, ("image", "sample", "residual", "chosen"), kept)
+
+    def warn(self, name: str, text: str) -> None:
+        """Keep what an image's answer should be looked at for, in summary.json at once: a job may be stopped."""
+        self.warnings[name] = text
+        records.write_json(self.folder / "summary.json", self._record | {"warnings": self.warnings})
+
+    def residual(self, residuals: np.ndarray) -> float:
+        """Of the answer: the mean over the samples (N,) that it is made of, or that of the chosen one."""
+        return float(residuals.mean() if self._mean else residuals.min())
 
     def write(self, measured: Measured, found: Restored) -> None:
         """All files and the metrics of one image."""
@@ -135,17 +147,16 @@ class Results:
                 csv.writer(file).writerow([name, i, f"{residual:.6g}", chosen])
         if measured.truth is not None:
             images.save_image(self.folder / "truth" / f"{name}.png", measured.truth)
-        self._add(name, self._case(measured, found, estimate, best))
+        self._add(name, self._case(measured, found, estimate))
 
-    def _case(self, measured: Measured, found: Restored, estimate: np.ndarray, best: int) -> Case:
+    def _case(self, measured: Measured, found: Restored, estimate: np.ndarray) -> Case:
         shown = None
         if self._task.picture and measured.truth is not None:
             shown = upsample(measured.measurement, measured.entry.shape, self._task.factor)
-        residual = float(found.residuals.mean() if self._mean else found.residuals[best])
         return Case(
             self._task, measured.truth, estimate, shown, found.kernel,
-            None if found.kernel is None else measured.operator.blur_kernel(), residual, found.seconds,
-            found.evaluations,
+            None if found.kernel is None else measured.operator.blur_kernel(), self.residual(found.residuals),
+            found.seconds, found.evaluations, measured.noise_std,
         )  # fmt: skip
 
     def _write_measurement(self, measured: Measured) -> None:
@@ -178,6 +189,9 @@ class Results:
     def finish(self, failures: dict[str, str]) -> None:
         """Complete summary.json and draw grid.png from the files."""
         record = self._record | {"images": len(self.rows), "means": self.means(), "failures": failures}
+        record["warnings"] = self.warnings
+        if "noise_std" in self._measures:
+            record["noise_std"] = {r["image"]: float(r["noise_std"]) for r in self.rows if r["noise_std"]}
         records.write_json(self.folder / "summary.json", record)
         names = [row["image"] for row in self.rows][:GRID_IMAGES]
         if names:

@@ -13,10 +13,12 @@ import numpy as np
 from tqdm import tqdm
 
 from cvsa_jax import batch, operators
-from cvsa_jax.jobs import inputs, methods, selection
+from cvsa_jax.jobs import cautions, inputs, methods, selection
 from cvsa_jax.jobs.kernel_finder import Found, KernelFinder
 from cvsa_jax.jobs.outputs import Restored, Results
 from cvsa_jax.jobs.settings import RestorationJob
+from cvsa_jax.noise import GaussianNoise, NoiseModel
+from cvsa_jax.noise_estimation import NoiseEstimator
 from cvsa_jax.operators.registry import fits, parts
 from cvsa_jax.sampler_settings import GUESS
 from cvsa_jax.samplers import Sampler
@@ -44,8 +46,11 @@ def batches(
 class Restorer(Protocol):
     """What restores a batch: `BatchRestorer`, or what stands in for it."""
 
-    def check(self, measurement: Any, operator: operators.Operator, image_shape: tuple[int, int, int], /) -> None:
-        """Raises what it has against such measurements."""
+    def check(
+        self, measurement: Any, operator: operators.Operator, image_shape: tuple[int, int, int],
+        noise: NoiseModel | None = None, /,
+    ) -> None:  # fmt: skip
+        """Raises what it has against such measurements, and noise of their own."""
 
     def __call__(
         self,
@@ -54,6 +59,7 @@ class Restorer(Protocol):
         known: Sequence[operators.Operator],
         image_shape: tuple[int, int, int],
         progress: Callable[[int], object],
+        noises: Sequence[NoiseModel] | None = None,
         /,
     ) -> batch.BatchResult:
         """Restore a batch."""
@@ -62,7 +68,10 @@ class Restorer(Protocol):
 
 @dataclasses.dataclass
 class Prepared:
-    """A job that can be run: its settings, and all that was made of them."""
+    """A job that can be run: its settings, and all that was made of them.
+
+    noise: of every measurement, if `estimator` does not tell that of each.
+    """
 
     job: RestorationJob
     sampler: Sampler | None
@@ -72,6 +81,32 @@ class Prepared:
     kernels: KernelFinder | None
     results: Results
     failures: dict[str, str]
+    noise: NoiseModel
+    estimator: NoiseEstimator | None = None
+
+    def noise_of(self, measured: inputs.Measured) -> NoiseModel:
+        """The noise of one measurement."""
+        return self.noise if self.estimator is None else GaussianNoise(measured.noise_std)
+
+    def measure(self, entry: inputs.Entry) -> inputs.Measured:
+        """One image ready to be restored, with its noise."""
+        found = self.reader.measure(entry)
+        if not self.job.job.measured or not isinstance(self.noise, GaussianNoise):
+            return found
+        std = float(self.noise.std)
+        if self.estimator is not None:
+            estimate = self.estimator(found.measurement, found.operator, entry.shape)
+            if estimate is None:
+                self.warn(entry.name, f"too little lies together to tell its noise, {std:g} is taken: --noise_std")
+            else:
+                std = estimate
+                tqdm.write(f"{entry.name}: noise {std:.3g}", file=sys.stderr)
+        return found._replace(noise_std=std)
+
+    def warn(self, name: str, text: str) -> None:
+        """Tell what an image's answer should be looked at for, and keep it."""
+        tqdm.write(f"warning: {name}: {text}", file=sys.stderr)
+        self.results.warn(name, text)
 
     def run(self) -> None:
         """Restore every image, writing each as soon as its last sample is there."""
@@ -112,7 +147,8 @@ def prepare(job: RestorationJob) -> Prepared:
     kernels = None
     if task.blind:
         loaded = job.load(settings.kernel_checkpoint)
-        kernels = KernelFinder(task, settings, prior, loaded, noise, search)
+        kernels = KernelFinder(task, settings, prior, loaded, noise, search, job.noise.estimated)
+    estimator = NoiseEstimator(task, prior) if job.noise.estimated else None
     results = Results(job, sampler is not None and sampler.posterior)
     joint = kernels.joint() if kernels else None
     restorer = methods.make_restorer(own.method, job.method, prior, noise, plan, joint, search)
@@ -127,11 +163,14 @@ def prepare(job: RestorationJob) -> Prepared:
         raise ValueError(next(iter(failures.values())))
     if entries:
         first = reader.measure(entries[0])
-        restorer.check(first.measurement, kernels.operator(first) if kernels else first.operator, first.entry.shape)
+        known = kernels.operator(first) if kernels else first.operator
+        restorer.check(first.measurement, known, first.entry.shape, noise if estimator else None)
     for error in failures.values():
         print(f"skipped: {error}", file=sys.stderr)
+    if (few := cautions.few_steps(task, job.method)) is not None:
+        print(f"warning: {few}", file=sys.stderr)
     results.begin()
-    return Prepared(job, sampler, entries, reader, restorer, kernels, results, failures)
+    return Prepared(job, sampler, entries, reader, restorer, kernels, results, failures, noise, estimator)
 
 
 def stored_operator(job: RestorationJob) -> operators.Operator | None:
@@ -152,7 +191,7 @@ def stored_operator(job: RestorationJob) -> operators.Operator | None:
 
 def restore_all(prepared: Prepared) -> None:
     """Restore every image, writing each as soon as its last sample is there."""
-    job, reader, kernels, method = prepared.job, prepared.reader, prepared.kernels, prepared.job.method
+    job, kernels, method = prepared.job, prepared.kernels, prepared.job.method
     seed, population = job.job.seed, prepared.sampler is not None and prepared.sampler.population
     plan = batches(prepared.entries, method.num_samples, job.job.batch_size, population)
     found: dict[str, list] = defaultdict(list)  # by image, of each batch
@@ -162,14 +201,15 @@ def restore_all(prepared: Prepared) -> None:
         for pairs in plan:
             for entry, _ in pairs:
                 if entry.name not in measured:
-                    measured[entry.name] = reader.measure(entry)
+                    measured[entry.name] = prepared.measure(entry)
                     if kernels:
                         search_key = inputs.key_of(entry, seed, 2)
                         searched[entry.name] = kernels.find(measured[entry.name], search_key)
             keys = jnp.stack([jax.random.fold_in(inputs.key_of(entry, seed, 1), i) for entry, i in pairs])
             measurements = np.stack([measured[entry.name].measurement for entry, _ in pairs])
             known = [(searched if kernels else measured)[entry.name].operator for entry, _ in pairs]
-            done = prepared.restorer(keys, measurements, known, pairs[0][0].shape, bar.update)
+            noises = [prepared.noise_of(measured[entry.name]) for entry, _ in pairs] if prepared.estimator else None
+            done = prepared.restorer(keys, measurements, known, pairs[0][0].shape, bar.update, noises)
             for i, (entry, _) in enumerate(pairs):
                 found[entry.name].append(done.part(i, len(pairs)))
                 if sum(len(p.images) for p in found[entry.name]) == method.num_samples:
@@ -181,9 +221,7 @@ def finish(prepared: Prepared, measured: inputs.Measured, found: batch.BatchResu
     """Write one image, or report that its loop diverged."""
     name, method = measured.entry.name, prepared.job.method
     if not np.abs(found.images).max() < DIVERGED:  # true for not-a-number too
-        prepared.failures[name] = "the loop diverged"
-        if isinstance(method, methods.CvsaSettings):
-            prepared.failures[name] += "; take more steps, or sampler ancestral with covariance"
+        prepared.failures[name] = cautions.divergence(measured, found.residuals, method)
         print(f"failed: {name}: {prepared.failures[name]}", file=sys.stderr)
         return
     evaluations, seconds = methods.evaluations(method, prepared.sampler), found.seconds
@@ -193,3 +231,7 @@ def finish(prepared: Prepared, measured: inputs.Measured, found: batch.BatchResu
         kernel = search.kernel if best is None else best
         evaluations, seconds = evaluations + search.evaluations, seconds + search.seconds
     prepared.results.write(measured, Restored(found.images, found.residuals, kernel, seconds, evaluations))
+    if isinstance(method, methods.CvsaSettings):  # the others do not promise to fit
+        residual, noise = prepared.results.residual(found.residuals), prepared.noise_of(measured)
+        if (text := cautions.misfit(residual, noise, measured, prepared.job.task)) is not None:
+            prepared.warn(name, text)
