@@ -14,7 +14,7 @@ from cvsa_jax.baselines import BLIND_BASELINES, baseline_loop
 from cvsa_jax.blind import Layout, PairPrior, blind_loop
 from cvsa_jax.noise import NoiseModel
 from cvsa_jax.operators.algebra import root_mean_square
-from cvsa_jax.operators.base import Operator, as_operator
+from cvsa_jax.operators.base import as_operator
 from cvsa_jax.operators.kernels import image_to_kernel
 from cvsa_jax.plans import Plan, make_plan
 from cvsa_jax.priors import Prior
@@ -60,8 +60,8 @@ class KernelPrior(NamedTuple):
     side: Callable[[tuple[int, ...]], int]
 
 
-# (measurement, operator, (prior, prior of kernels or None), canvas) -> Loop
-LoopMaker = Callable[[Any, Operator, tuple, tuple[int, int, int]], Loop]
+# (measurement, operator, (prior, prior of kernels or None), canvas, its own noise or None) -> Loop
+LoopMaker = Callable[..., Loop]
 
 
 def guided_loops(
@@ -70,7 +70,8 @@ def guided_loops(
     """Loops of `restore`, or with a prior of kernels those of `blind_loop`; their tables are made once.
 
     Args:
-      prior, noise, kernel: of the images, their measurements, the kernels. settings: of the loops, or their plan.
+      prior, noise, kernel: of the images, their measurements where they have none of their own, the kernels.
+      settings: of the loops, or their plan.
 
     Raises:
       ValueError: on settings that `restore` would refuse.
@@ -78,11 +79,11 @@ def guided_loops(
     noise.check()
     plan = settings if isinstance(settings, Plan) else make_plan(settings, prior.cld, prior.highest_noise)
 
-    def make(measurement, operator, priors, canvas):
+    def make(measurement, operator, priors, canvas, own: NoiseModel | None = None):
         if kernel is None:
-            return make_loop(measurement, operator, priors[0], noise, plan)
+            return make_loop(measurement, operator, priors[0], own or noise, plan)
         pair = PairPrior(*priors, layout=Layout(canvas, kernel.side(canvas)))
-        return blind_loop(measurement, operator, pair, noise, plan)
+        return blind_loop(measurement, operator, pair, own or noise, plan)
 
     return make
 
@@ -92,9 +93,9 @@ def baseline_loops(
 ) -> LoopMaker:
     """Loops of one of BASELINES or, with a prior of kernels, of BLIND_BASELINES."""
 
-    def make(measurement, operator, priors, canvas):
+    def make(measurement, operator, priors, canvas, own: NoiseModel | None = None):
         if kernel is None:
-            return baseline_loop(name, measurement, operator, priors[0], canvas, num_steps, noise, **constants)
+            return baseline_loop(name, measurement, operator, priors[0], canvas, num_steps, own or noise, **constants)
         factory, side = BLIND_BASELINES[name].factory, kernel.side(canvas)
         denoisers = (p.denoise for p in priors)
         return factory(*denoisers, measurement, operator, canvas, side, num_steps, **constants)
@@ -131,29 +132,31 @@ class BatchRestorer:
             self._compiled[key] = jax.jit(split_over(mesh, function, num_split)).lower(*args).compile()
         return self._compiled[key]
 
-    def check(self, measurement: Any, operator: Callable, image_shape: tuple[int, int, int]) -> None:
-        """Raises what the loop has against such measurements, before anything compiles."""
+    def check(
+        self, measurement: Any, operator: Callable, image_shape: tuple[int, int, int], noise: NoiseModel | None = None
+    ) -> None:
+        """Raises what the loop has against such measurements, and noise of their own, before anything compiles."""
         canvas, seen = self._prior.canvas(image_shape), view(as_operator(operator), self._prior, image_shape)
 
-        def begin(key, y, h, priors):
-            loop = self._loops(y, h, priors, canvas)
+        def begin(key, y, h, priors, noise):
+            loop = self._loops(y, h, priors, canvas, noise)
             return loop.step(loop.init(key, canvas), jnp.int32(0))
 
-        jax.eval_shape(begin, jax.random.key(0), jax.tree.map(jnp.asarray, measurement), seen, self._priors)
+        jax.eval_shape(begin, jax.random.key(0), jax.tree.map(jnp.asarray, measurement), seen, self._priors, noise)
 
-    def _init_batch(self, keys, measurements, operators, whole, priors, *, canvas):
-        def one(key, y, h):
-            return self._loops(y, join_alike(h, whole), priors, canvas).init(key, canvas)
+    def _init_batch(self, keys, measurements, operators, noises, whole, priors, *, canvas):
+        def one(key, y, h, noise):
+            return self._loops(y, join_alike(h, whole), priors, canvas, noise).init(key, canvas)
 
-        return jax.vmap(one)(keys, measurements, operators)
+        return jax.vmap(one)(keys, measurements, operators, noises)
 
-    def _run_batch(self, states, measurements, operators, whole, priors, start, *, count, canvas):
-        def one(state, y, h):
-            return run_steps(self._loops(y, join_alike(h, whole), priors, canvas), state, start, count)
+    def _run_batch(self, states, measurements, operators, noises, whole, priors, start, *, count, canvas):
+        def one(state, y, h, noise):
+            return run_steps(self._loops(y, join_alike(h, whole), priors, canvas, noise), state, start, count)
 
-        return jax.vmap(one)(states, measurements, operators)
+        return jax.vmap(one)(states, measurements, operators, noises)
 
-    def _finish_batch(self, states, measurements, operators, whole):
+    def _finish_batch(self, states, measurements, operators, noises, whole):
         """(images, residuals, kernels) of the last states."""
 
         def judge(x, k, y, h):
@@ -175,6 +178,7 @@ class BatchRestorer:
         operators: Sequence[Callable],
         image_shape: tuple[int, int, int],
         progress: Callable[[int], object] = lambda steps: None,
+        noises: Sequence[NoiseModel] | None = None,
     ) -> BatchResult:
         """Restore a batch.
 
@@ -184,6 +188,8 @@ class BatchRestorer:
           operators: B operators of one kind, each acting on images of `image_shape`.
           image_shape: (H, W, C) of the images; C may be 1 under a prior with 3 channels.
           progress: called with the number of steps that were just done.
+          noises: B noise models of one kind, of each measurement its own; None is that of the loops. They are
+            arguments of the compiled programs.
         """
         views = [view(as_operator(h), self._prior, image_shape) for h in operators]
         mesh, canvas = batch_mesh(len(views)), self._prior.canvas(image_shape)
@@ -191,11 +197,14 @@ class BatchRestorer:
         rows, own = filled(len(views), mesh), slice(len(views))
         stacked, shared = stack_alike([views[row] for row in rows])
         keys, measurements = keys[rows], jax.tree.map(lambda a: jnp.asarray(a)[rows], measurements)
-        keys, *inputs = jax.device_put((keys, measurements, stacked), split)
+        own_noise = None if noises is None else jax.tree.map(
+            lambda *leaves: jnp.asarray(leaves, jnp.result_type(float)), *(noises[row] for row in rows)
+        )  # fmt: skip
+        keys, *inputs = jax.device_put((keys, measurements, stacked, own_noise), split)
         shared, priors, zero = jax.device_put((shared, self._priors, jnp.zeros((), jnp.int32)), whole)
         inputs.append(shared)
         init = functools.partial(self._init_batch, canvas=canvas)
-        begin = self._compile(f"init {canvas}", init, 3, mesh, keys, *inputs, priors)
+        begin = self._compile(f"init {canvas}", init, 4, mesh, keys, *inputs, priors)
         clock = time.perf_counter()
         states = jax.block_until_ready(begin(keys, *inputs, priors))
         seconds = time.perf_counter() - clock
@@ -204,7 +213,7 @@ class BatchRestorer:
         runs = {}
         for count in set(counts):
             run = functools.partial(self._run_batch, count=count, canvas=canvas)
-            runs[count] = self._compile(f"run {count}", run, 3, mesh, states, *inputs, priors, zero)
+            runs[count] = self._compile(f"run {count}", run, 4, mesh, states, *inputs, priors, zero)
         infos, start, clock = [], 0, time.perf_counter()
         for count in counts:
             states, info = runs[count](states, *inputs, priors, jax.device_put(jnp.int32(start), whole))
@@ -212,7 +221,7 @@ class BatchRestorer:
             start += count
             progress(count)
         seconds += time.perf_counter() - clock
-        finish = self._compile("finish", self._finish_batch, 3, mesh, states, *inputs)
+        finish = self._compile("finish", self._finish_batch, 4, mesh, states, *inputs)
         images, residuals, kernels = jax.tree.map(lambda a: np.asarray(a)[own], finish(states, *inputs))
         trace = jax.tree.map(lambda *parts: np.concatenate(parts, 1), *infos)
         return BatchResult(images, residuals, trace, kernels, seconds)

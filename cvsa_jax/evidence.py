@@ -71,7 +71,11 @@ def _gain(kernel: jax.Array, shape: tuple[int, int]) -> jax.Array:
 
 def _plausible(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """(factors of a spectrum for every level and slope, (n, H, W // 2 + 1, 1); minus the log of how likely each is)."""
-    relative = np.maximum(_frequencies(height, width), 1 / 64)[..., None] / 0.12
+    return _plausible_at(_frequencies(height, width))
+
+
+def _plausible_at(frequency: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    relative = np.maximum(frequency, 1 / 64)[..., None] / 0.12
     pairs = [(level, slope) for level in LEVELS for slope in SLOPES]
     shapes = np.stack([np.exp(a) * relative**b for a, b in pairs])
     return shapes, np.array([(a / LEVEL_STD) ** 2 / 2 + (b / SLOPE_STD) ** 2 / 2 for a, b in pairs])
@@ -84,7 +88,7 @@ def _summed(whittle: _Whittle, power: jax.Array, noise_variance: float, expected
     return -jax.nn.logsumexp(-(each + unlikely))
 
 
-def first_evidence(measurement: jax.Array, kernels: jax.Array, spectrum, noise_variance: float) -> jax.Array:
+def first_evidence(measurement: jax.Array, kernels: jax.Array, spectrum, noise_variance) -> jax.Array:
     """-log p(y | k) of each kernel for an image of which only the spectrum is known, (count,).
 
     The spectrum's level and slope are the image's own: their plausible values are summed over.
@@ -99,6 +103,34 @@ def first_evidence(measurement: jax.Array, kernels: jax.Array, spectrum, noise_v
         return _summed(whittle, power, noise_variance, _gain(kernel, (height, width)) * variance)
 
     return jax.lax.map(cost, kernels, batch_size=64)
+
+
+def blur_evidence(measurement: jax.Array, kernel: jax.Array, spectrum, noise_variance: jax.Array) -> jax.Array:
+    """`first_evidence` of one kernel, that y's own mean is not counted in: y is blurred, and noisy."""
+    return first_evidence(measurement - measurement.mean((0, 1)), kernel[None], spectrum, noise_variance)[0]
+
+
+def spectrum_cost(
+    power: np.ndarray, frequency: np.ndarray, seen: np.ndarray, parts: int, spectrum, noise_variances: np.ndarray
+) -> np.ndarray:
+    """-log of the likelihood of a Fourier transform's power under each noise variance, (count,), up to a number.
+
+    It is summed over the levels and slopes that the image's spectrum may have.
+
+    Args:
+      power: (H, W, C), the mean square of a coefficient's `parts`, one or two. frequency: (H, W), radial.
+      seen: (H, W), true where it is measured. spectrum: the prior's.
+    """
+    counts = seen & (frequency > 0)
+    radius, power = frequency[counts], power[counts]
+    expected = spectrum.at(radius)[:, : power.shape[-1]] / parts
+    shapes, unlikely = _plausible_at(radius)
+    costs = []
+    for noise in noise_variances:
+        variance = noise + shapes * expected
+        each = parts * (power / variance + np.log(variance)).sum((1, 2)) / 2 + unlikely
+        costs.append(each.min() - np.log(np.exp(each.min() - each).sum()))
+    return np.array(costs)
 
 
 def evidence(key, measurement, image, kernel, prior: Prior, crop: Callable, noise_variance: float) -> jax.Array:

@@ -141,37 +141,41 @@ class KernelSearch:
         time = float(cld.time_of_noise(np.array(noise)))
         return time, make_plan(SamplerSettings(num_steps=self.settings.num_steps, t_start=time), cld)
 
-    def guesses(self, measurement: np.ndarray) -> np.ndarray:
+    def guesses(self, measurement: np.ndarray, noise_std: jax.Array | None = None) -> np.ndarray:
         """The kernels of the bank with the largest evidence, no two alike, each followed by itself turned."""
-        args = jnp.asarray(measurement), jnp.asarray(self._bank)
+        args = jnp.asarray(measurement), jnp.asarray(self._bank), noise_std
         order = np.argsort(np.asarray(self._program(self._first, *args)(*args)))
         chosen = [self._bank[index] for index in first_distinct(self._bank, order, self.settings.num_guesses)]
         chosen += [chosen[0]] * (self.settings.num_guesses - len(chosen))
         return np.stack([k for kernel in chosen for k in (kernel, kernel[::-1, ::-1])])
 
-    def _first(self, y, bank):
-        return first_evidence(y, bank, self._priors[0].at(y.shape).spectrum, self._variance)
+    def _first(self, y, bank, noise_std):
+        variance = self._variance if noise_std is None else noise_std**2
+        return first_evidence(y, bank, self._priors[0].at(y.shape).spectrum, variance)
 
-    def _round(self, keys, y, kernels, images, priors, *, noise):
+    def _round(self, keys, y, kernels, images, priors, noise_std, *, noise):
         """(images, kernel images, costs) of the joint chains that start from kernels (and images, if there are)."""
         (prior, kernel_prior), (time, plan) = priors, self._plans[noise]
+        model, variance = self._noise, self._variance
+        if noise_std is not None:
+            model, variance = GaussianNoise(noise_std), noise_std**2
         canvas, seen = prior.canvas(y.shape), view(Identity(), prior, y.shape)
         pair = PairPrior(prior, kernel_prior, Layout(canvas, self._side))
         operator = dataclasses.replace(seen, operator=BlindConvolution(self._boundary))
-        chain = blind_loop(y, operator, pair, self._noise, plan)
+        chain = blind_loop(y, operator, pair, model, plan)
 
         @jax.vmap
         def refine(key, kernel, image):
             image_key, kernel_key, init_key, judge_key = jax.random.split(key, 4)
             if image is None:
                 weights = image_to_kernel(kernel)
-                image = wiener(y, Convolution(weights, self._boundary), seen, canvas, prior, self._variance)
+                image = wiener(y, Convolution(weights, self._boundary), seen, canvas, prior, variance)
             x, v = diffuse(prior.cld, time, image, image_key)
             k, kernel_v = diffuse(prior.cld, time, kernel, kernel_key)
             state = chain.init(init_key, canvas)._replace(x=x, v=v, k=k, kernel_v=kernel_v)
             last = run_steps(chain, state, 0, self.settings.num_steps)[0]
             assert last.k is not None
-            cost = evidence(judge_key, y, last.x, image_to_kernel(last.k), prior, seen.crop, self._variance)
+            cost = evidence(judge_key, y, last.x, image_to_kernel(last.k), prior, seen.crop, variance)
             return last.x, last.k, cost
 
         return refine(keys, kernels, images)
@@ -183,28 +187,37 @@ class KernelSearch:
             self._compiled[name] = jax.jit(functools.partial(function, **settings)).lower(*args).compile()
         return self._compiled[name]
 
-    def prepare(self, shape: tuple[int, int, int]) -> None:
-        """Compile for measurements of that shape, so that no measurement's time holds it."""
-        count, y = 2 * self.settings.num_guesses, jnp.zeros(shape)
-        self._program(self._first, y, jnp.asarray(self._bank))
+    def prepare(self, shape: tuple[int, int, int], own_noise: bool = False) -> None:
+        """Compile for measurements of that shape, so that no measurement's time holds it.
+
+        Args:
+          shape: (H, W, C). own_noise: whether each has its own noise.
+        """
+        count, y, noise_std = 2 * self.settings.num_guesses, jnp.zeros(shape), jnp.ones(()) if own_noise else None
+        self._program(self._first, y, jnp.asarray(self._bank), noise_std)
         keys = jax.random.split(jax.random.key(0), count)
         kernels, images = jnp.zeros((count, self._side, self._side, 1)), None
         for noise in self.settings.noises:
-            self._program(self._round, keys, y, kernels, images, self._priors, noise=noise)
+            self._program(self._round, keys, y, kernels, images, self._priors, noise_std, noise=noise)
             images = jnp.zeros((count, *self._priors[0].canvas(shape)))
 
-    def __call__(self, key: jax.Array, measurement: np.ndarray, progress: Callable[[int], object] = lambda _: None):
+    def __call__(
+        self, key: jax.Array, measurement: np.ndarray, progress: Callable[[int], object] = lambda _: None,
+        noise_std: float | None = None,
+    ) -> np.ndarray:  # fmt: skip
         """The kernel (K, K) with the largest evidence, sum 1, its centre of mass nearest the middle.
 
         Args:
           key: PRNG key. measurement: (H, W, C). progress: called with the number of rounds just done.
+          noise_std: of this measurement; None is that of the search.
         """
-        guesses = self.guesses(measurement)
+        own = None if noise_std is None else jnp.asarray(noise_std, jnp.result_type(float))
+        guesses = self.guesses(measurement, own)
         kernels = jnp.asarray(np.stack([kernel_to_image(g, self._side) for g in guesses]), jnp.float32)
         y, images, found = jnp.asarray(measurement), None, []
         for index, noise in enumerate(self.settings.noises):
             keys = jax.random.split(jax.random.fold_in(key, index), len(guesses))
-            args = keys, y, kernels, images, self._priors
+            args = keys, y, kernels, images, self._priors, own
             x, k, cost = self._program(self._round, *args, noise=noise)(*args)
             cost = np.where(np.isfinite(cost), np.asarray(cost), np.inf)
             found.append((np.asarray(k), cost))

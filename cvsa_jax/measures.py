@@ -17,18 +17,18 @@ class Case:
       task: the degradation. truth: the image (H, W, C), or None. estimate: its restoration.
       shown: the measurement at the image's size, or None if it is no picture.
       kernel: found by a blind task, true_kernel: measured with; else None.
-      residual: of the restoration, the mean over the samples that it is made of.
+      residual: of the restoration, the mean over the samples that it is made of. noise_std: of a file's measurement.
       seconds, evaluations: what it took.
     """
 
     def __init__(
         self, task: Task, truth: np.ndarray | None, estimate: np.ndarray, shown: np.ndarray | None = None,
         kernel: np.ndarray | None = None, true_kernel: np.ndarray | None = None, residual: float = float("nan"),
-        seconds: float = float("nan"), evaluations: int = 0,
+        seconds: float = float("nan"), evaluations: int = 0, noise_std: float | None = None,
     ):  # fmt: skip
         self.task, self.truth, self.estimate, self.shown = task, truth, estimate, shown
         self.kernel, self.true_kernel = kernel, true_kernel
-        self.residual, self.seconds, self.evaluations = residual, seconds, evaluations
+        self.residual, self.seconds, self.evaluations, self.noise_std = residual, seconds, evaluations, noise_std
 
     @functools.cached_property
     def aligned(self) -> np.ndarray:
@@ -60,7 +60,7 @@ class Measure(NamedTuple):
     of images or of a network with weights, which `evaluation.judge` computes. truth: whether it needs the true
     image. unit: behind the number. interval: whether the spread over images says something. in_tables: whether
     comparisons show it; 'psnr_aligned' stands in the column of 'psnr' where a task has a freedom. weights: the
-    flag that names the network's weights, if it has one.
+    flag that names the network's weights, if it has one. measured: whether it is of jobs with --measured alone.
     """
 
     heading: str
@@ -73,6 +73,7 @@ class Measure(NamedTuple):
     interval: bool = True
     in_tables: bool = True
     weights: str = ""
+    measured: bool = False
 
 
 MEASURES: dict[str, Measure] = {
@@ -103,12 +104,15 @@ MEASURES: dict[str, Measure] = {
         "kernel MSE", False, 4, is_blind, lambda c: metrics.kernel_mse(c.true_kernel, c.kernel)
     ),
     "residual": Measure("residual", None, 4, always, lambda c: c.residual, False, in_tables=False),
+    "noise_std": Measure(
+        "noise", None, 4, always, lambda c: c.noise_std, False, in_tables=False, measured=True
+    ),
 }  # fmt: skip
 
 
-def columns(task: Task) -> list[str]:
-    """The measures of one image that metrics.csv has for a task."""
-    return [n for n, m in MEASURES.items() if m.compute is not None and m.applies(task)]
+def columns(task: Task, measured: bool = False) -> list[str]:
+    """The measures of one image that metrics.csv has for a task; measured: whether the inputs are measurements."""
+    return [n for n, m in MEASURES.items() if m.compute is not None and m.applies(task) and measured >= m.measured]
 
 
 def compute(case: Case, names: list[str]) -> dict[str, float]:

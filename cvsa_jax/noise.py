@@ -1,12 +1,15 @@
 """Noise models: how a measurement scatters about H(x), and what guidance must know of it."""
 
 import dataclasses
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import jax
 import jax.numpy as jnp
 
 from cvsa_jax.settings import Settings, check_value, fields, setting
+
+AUTO = "auto"
+LARGEST_STD = 2.0  # the whole range of an image in [-1, 1]
 
 
 class NoiseModel(Protocol):
@@ -145,14 +148,35 @@ class GaussianSettings(Settings):
     """Gaussian noise.
 
     Args:
-      noise_std: its standard deviation, > 0.
+      noise_std: its standard deviation, in (0, 2]; or 'auto', to be estimated from each measurement.
+
+    Raises:
+      ValueError: if it is no such number. It says how noise on the scale of 0 to 255 is given.
     """
 
-    noise_std: float = setting(0.05, "The standard deviation of the noise.", unit="for images in [-1, 1]", above=0)
+    noise_std: float | str = setting(
+        0.05, "The standard deviation of the noise: 25 on the scale of 0 to 255 is 2*25/255 = .196. With --measured "
+        "auto is the default, which estimates it from each measurement.", unit="for images in [-1, 1]", above=0,
+        words=(AUTO,),
+    )  # fmt: skip
+
+    def __post_init__(self):
+        super().__post_init__()
+        std = self.noise_std
+        if not isinstance(std, str) and std > LARGEST_STD:
+            raise ValueError(
+                f"noise_std={std:g} is more than the range of images in [-1, 1]: noise of {std:g} on the scale of 0 to "
+                f"255 is 2 * {std:g} / 255 = {2 * std / 255:.3g}"
+            )
+
+    @property
+    def estimated(self) -> bool:
+        """Whether the deviation is to be estimated."""
+        return self.noise_std == AUTO
 
     def model(self) -> GaussianNoise:
-        """The noise."""
-        return GaussianNoise(self.noise_std)
+        """The noise; where it is to be estimated, one of the usual deviation, which each estimate replaces."""
+        return GaussianNoise(GaussianSettings.noise_std if self.noise_std == AUTO else self.noise_std)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,6 +189,11 @@ class PoissonSettings(Settings):
 
     photons: float = setting(200.0, "The photons that a white pixel counts.", above=0)
 
+    @property
+    def estimated(self) -> bool:
+        """Nothing is."""
+        return False
+
     def model(self) -> PoissonNoise:
         """The noise."""
         return PoissonNoise(self.photons)
@@ -172,11 +201,20 @@ class PoissonSettings(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class PoissonGaussianSettings(GaussianSettings, PoissonSettings):
-    """Photons, and a sensor's own noise of the deviation noise_std."""
+    """Photons, and a sensor's own noise of the deviation noise_std.
+
+    Raises:
+      ValueError: as of `GaussianSettings`, and if noise_std is 'auto': a sum of two is not told apart.
+    """
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.estimated:
+            raise ValueError("noise_std=auto knows Gaussian noise alone: with --noise=poisson_gaussian give a number")
 
     def model(self) -> PoissonGaussianNoise:
         """The noise."""
-        return PoissonGaussianNoise(self.photons, self.noise_std)
+        return PoissonGaussianNoise(self.photons, cast(float, self.noise_std))
 
 
 NOISES: dict[str, type[GaussianSettings] | type[PoissonSettings]] = {
@@ -187,9 +225,10 @@ NOISES: dict[str, type[GaussianSettings] | type[PoissonSettings]] = {
 
 
 def _check(owner: type, value, remark: str = "") -> None:
+    field = fields(owner)[0]
     try:
         for leaf in jax.tree.leaves(value):
-            check_value(fields(owner)[0], leaf)
+            check_value(field._replace(setting=field.setting._replace(words=())), leaf)
     except ValueError as error:
         raise ValueError(f"{error}{remark}") from None
 

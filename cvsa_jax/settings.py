@@ -26,8 +26,8 @@ class Setting(NamedTuple):
     names allowed, a live registry. otherwise: the default in words, where it is None. reads: turns the
     file that a flag names into what the code works on. replaces: settings that have no effect beside this
     one. flag: whether programs offer it. free: whether a job may go on with another value of it.
-    several: whether the flag may be repeated. path: whether it names a file or a folder, as what `reads` does;
-    listed: several of them, joined by commas.
+    several: whether the flag may be repeated. words: what may stand in place of a number. path: whether it names a file
+    or a folder, as what `reads` does; listed: several of them, joined by commas.
     """
 
     help: str
@@ -46,6 +46,7 @@ class Setting(NamedTuple):
     several: bool = False
     path: bool = False
     listed: bool = False
+    words: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """The range or the choices in words; empty if everything is allowed."""
@@ -62,7 +63,7 @@ class Setting(NamedTuple):
             for bound, word in bounds
             if bound is not None
         ]
-        return " and ".join(([] if not self.odd else ["odd"]) + parts)
+        return " or ".join((" and ".join(([] if not self.odd else ["odd"]) + parts), *self.words))
 
 
 def _long(bound: float) -> bool:
@@ -123,6 +124,7 @@ def check_value(field: Field, value: Any) -> None:
         isinstance(value, Tracer)
         or (callable(value) and field.kind is str)
         or (value is None and field.default is None)
+        or (isinstance(value, str) and value in rule.words)
     ):
         return
     if rule.choices is not None:
@@ -133,7 +135,7 @@ def check_value(field: Field, value: Any) -> None:
     if field.kind not in (int, float):
         return
     if isinstance(value, str) or value is None:
-        raise ValueError(f"{name} must be a number, got {value!r}")
+        raise ValueError(f"{name} must be {' or '.join(('a number', *rule.words))}, got {value!r}")
     try:  # whole numbers of Python are compared as they are: a float64 has 53 bits
         number: Any = value if type(value) is int else np.asarray(value, np.float64)
     except (TypeError, ValueError) as error:

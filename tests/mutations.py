@@ -177,7 +177,7 @@ MUTATIONS = (
              "image = pairing.weighed(image, operator)", "pass", "tests/test_mask_files.py -k counts_as_much"),
     Mutation("known pixels: no membrane", "operators/known_pixels.py", "(estimate + shift)", "(estimate + 0 * shift)",
              "tests/test_mask_files.py -k fits_again"),
-    Mutation("batches: operators of several sizes", "jobs/run.py", "groups[entry.shape, entry.form]",
+    Mutation("batches: operators of several sizes", "jobs/restoring.py", "groups[entry.shape, entry.form]",
              "groups[entry.shape, ()]", "tests/test_kernel_files.py -k one_batch"),
     Mutation("clip: the edges' part of the mean", "operators/tones.py", "z * (upto - below) + s * edges",
              "z * (upto - below)", "tests/test_guidance.py -k expected"),

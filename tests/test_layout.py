@@ -16,7 +16,7 @@ ALGORITHMS = [
     "images", "folders", "models", "parameterizations", "networks", "descriptions", "importers", "exporters",
     "operators", "door", "samplers", "denoising", "guesses", "guidance", "sampler_settings", "plans", "presets",
     "baselines", "restoration", "posterior", "blind", "sharding", "data", "frechet", "metrics", "measures",
-    "evidence", "kernel_search", "batch", "plots", "training", "photographs", "checkpoints",
+    "evidence", "noise_estimation", "kernel_search", "batch", "plots", "training", "photographs", "checkpoints",
 ]  # fmt: skip
 PROGRAMS = ["jobs", "evaluation", "commands", "__main__"]
 ORDER = ALGORITHMS + PROGRAMS

@@ -31,6 +31,8 @@ def parse(arguments: Sequence[str], groups: Groups) -> dict[str, Any]:
     for field in _all(groups):
         if field.setting.several:
             flags.DEFINE_multi_string(field.name, None, field.setting.help, flag_values=values)
+        elif field.setting.words:
+            flags.DEFINE(_Number(field), field.name, None, field.setting.help, values)
         else:
             _DEFINE[field.kind](field.name, None, field.setting.help, flag_values=values)
     try:
@@ -64,6 +66,21 @@ def expanded(field: Field, text: str) -> str:
     if found.startswith("~"):
         raise ValueError(f"--{field.name}={text}: there is no such user; write ./{text} for a file of that name")
     return found
+
+
+class _Number(flags.ArgumentParser):
+    """Reads a number, or one of the words that a setting takes in its place."""
+
+    def __init__(self, field: Field):
+        self._field = field
+
+    def parse(self, argument: Any) -> Any:
+        if argument in self._field.setting.words:
+            return argument
+        try:
+            return self._field.kind(argument)
+        except ValueError:
+            raise ValueError(f"must be a number or {' or '.join(self._field.setting.words)}") from None
 
 
 def _all(groups: Groups) -> list[Field]:

@@ -61,8 +61,9 @@ def close(prepared: Prepared) -> None:
     count = f"{len(results.rows)} image{'' if len(results.rows) == 1 else 's'}"
     for i, line in enumerate(lines):
         print(line if i else f"{job.job.task}: {count}, {line}")
-    print(f"pictures: {results.folder / 'grid.png'}, {results.folder / 'restored'}")
-    if job.job.report:
+    if results.rows:  # else there is none
+        print(f"pictures: {results.folder / 'grid.png'}, {results.folder / 'restored'}")
+    if job.job.report and results.rows:
         print(f"report: {report.job_report(results.folder)}")
     if failures:
         print(f"error: {len(failures)} of the images failed, see {results.folder / 'summary.json'}", file=sys.stderr)

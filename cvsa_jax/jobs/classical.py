@@ -1,7 +1,8 @@
 """The classical yardstick, with the interface of `BatchRestorer`."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -21,16 +22,18 @@ class ClassicalRestorer:
         noise.check()
         self._noise_std = noise.std
 
-    def check(self, measurement: np.ndarray, operator, image_shape) -> None:
+    def check(self, measurement: np.ndarray, operator, image_shape, noise: NoiseModel | None = None) -> None:
         """Raises UnsuitableError if there is no classical method for the operator."""
         restore_classically(operator, measurement, self._noise_std, image_shape)
 
     def __call__(
-        self, keys, measurements, operators, image_shape, progress: Callable[[int], object] = lambda _: None
-    ) -> BatchResult:
+        self, keys, measurements, operators, image_shape, progress: Callable[[int], object] = lambda _: None,
+        noises: Sequence[Any] | None = None,
+    ) -> BatchResult:  # fmt: skip
+        stds = [self._noise_std] * len(measurements) if noises is None else [noise.std for noise in noises]
         clock, images, residuals = time.perf_counter(), [], []
-        for y, operator in zip(measurements, operators, strict=True):
-            images.append(restore_classically(operator, y, self._noise_std, image_shape))
+        for y, operator, std in zip(measurements, operators, stds, strict=True):
+            images.append(restore_classically(operator, y, std, image_shape))
             residuals.append(np.asarray(root_mean_square(operator, operator.restrict(y) - operator(images[-1]))))
         progress(1)
         return BatchResult(np.stack(images), np.array(residuals), None, None, time.perf_counter() - clock)

@@ -39,6 +39,7 @@ class Measured(NamedTuple):
 
     operator: what was, or would be, measured with; of a blind task restoration does not know it.
     carried: what the restored picture has of the input's file; of a clean input its depth alone.
+    noise_std: of a measured input, given or estimated; None where it is no single number.
     """
 
     entry: Entry
@@ -46,6 +47,7 @@ class Measured(NamedTuple):
     measurement: np.ndarray
     operator: Operator
     carried: Carried = Carried()
+    noise_std: float | None = None
 
 
 def key_of(entry: Entry, seed: int, purpose: int) -> jax.Array:

@@ -33,13 +33,16 @@ class KernelFinder:
 
     Args:
       task: a blind one. settings: of the task. prior: of images. kernels: the prior of kernels.
-      noise: of the measurements. search: whether to search.
+      noise: of the measurements. search: whether to search. own_noise: whether each measurement has its own noise.
 
     Raises:
       ValueError: if the prior is no prior of kernels. UnsuitableError: if the search does not know the noise.
     """
 
-    def __init__(self, task: Task, settings: Any, prior: Prior, kernels: LoadedPrior, noise: NoiseModel, search: bool):
+    def __init__(
+        self, task: Task, settings: Any, prior: Prior, kernels: LoadedPrior, noise: NoiseModel, search: bool,
+        own_noise: bool = False,
+    ):  # fmt: skip
         if kernels.spec.image_channels != 1:
             raise ValueError(f"--kernel_checkpoint={settings.kernel_checkpoint} is no prior of kernels: it has colours")
         if search and not isinstance(noise, GaussianNoise):
@@ -49,7 +52,7 @@ class KernelFinder:
         if search and prior.spectrum is None:
             raise UnsuitableError("the kernel search needs a prior that knows its data's spectrum; give --start=noise")
         self._task, self._settings, self._prior, self._kernels = task, settings, prior, kernels
-        self._noise, self._search = noise, search
+        self._noise, self._search, self._own_noise = noise, search, own_noise
         self._searches: dict[int, KernelSearch] = {}
 
     def side(self, shape: tuple[int, ...]) -> int:
@@ -81,12 +84,12 @@ class KernelFinder:
             self._searches[side] = KernelSearch(
                 self._prior, self._kernels.prior, side, self._noise.std, guesses, boundary
             )
-        search = self._searches[side]
-        search.prepare(measured.measurement.shape)
+        search, own = self._searches[side], measured.noise_std if self._own_noise else None
+        search.prepare(measured.measurement.shape, own is not None)
         with tqdm(
             total=search.settings.num_rounds, unit="round", desc=f"kernel of {measured.entry.name}", leave=False
         ) as bar:
             clock = time.perf_counter()
-            kernel = search(key, measured.measurement, bar.update)
+            kernel = search(key, measured.measurement, bar.update, own)
             seconds = time.perf_counter() - clock
         return Found(operators.convolution(kernel, boundary), kernel, seconds, search.settings.num_evaluations)

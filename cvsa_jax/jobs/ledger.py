@@ -36,6 +36,7 @@ class Ledger:
         self.files: dict[str, str] = {}  # of each name, also of images that are not done
         self._lock: FolderLock | None = None
         self.settings = settings
+        self.warnings: dict[str, str] = {}
         summary = folder / "summary.json"
         if folder.exists() and not folder.is_dir():
             raise InputError(f"--output={folder} is a file, not a folder")
@@ -46,7 +47,9 @@ class Ledger:
                 raise InputError(
                     f"--output={folder} holds a job with other settings; name another folder or give --overwrite"
                 )
+            noted = records.read_json(summary, WAY_OUT).get("warnings") or {}
             self.rows, self.files = self._read(), {r["image"]: r["file"] for r in self._table(self._files, _FILES)}
+            self.warnings = {name: text for name, text in noted.items() if name in self.done}
         elif folder.exists() and any(p.name != LOCK for p in folder.iterdir()) and not overwrite:
             raise InputError(f"--output={folder} is not empty; name another folder or give --overwrite")
 
@@ -79,7 +82,7 @@ class Ledger:
                 raise InputError(f"another job has just written to --output={self._folder}; give the command again")
             for kind in pictures if self._stale else ():
                 shutil.rmtree(self._folder / kind, ignore_errors=True)
-            records.write_json(self._folder / "summary.json", record)
+            records.write_json(self._folder / "summary.json", record | {"warnings": self.warnings})
             records.write_rows(self._metrics, self.columns, self.rows)
             files = [dict(zip(_FILES, pair, strict=True)) for pair in self.files.items()]
             records.write_rows(self._files, _FILES, files)
@@ -112,7 +115,12 @@ class Ledger:
 
     def finish(self, record: dict) -> None:
         """Write the last record."""
-        records.write_json(self._folder / "summary.json", record)
+        records.write_json(self._folder / "summary.json", record | {"warnings": self.warnings})
+
+    def warn(self, name: str, text: str, record: dict) -> None:
+        """Keep what an image's answer should be looked at for, in summary.json at once: a job may be stopped."""
+        self.warnings[name] = text
+        self.finish(record)
 
     def release(self) -> None:
         """Let other jobs write to the folder."""

@@ -79,7 +79,7 @@ class Results:
         self._keeps = pairing.keeps(self._task, job.job.keep_known, job.job.measured)
         # The deviation of chains that are no samples of the posterior would only mislead.
         self._sampled = self._mean and sampled
-        self._measures = measures.columns(self._task)
+        self._measures = measures.columns(self._task, job.job.measured)
         settings = records.plain(job.record())
         self._ledger = Ledger(folder, self._measures, settings, job.job.overwrite)
         self.tile: int | None = self._ledger.settings["tile"]  # that of an earlier run, where this one gives none
@@ -112,6 +112,14 @@ class Results:
         """
         self._ledger.begin(self._record, KINDS)
 
+    def warn(self, name: str, text: str) -> None:
+        """Keep what an image's answer should be looked at for, in summary.json at once: a job may be stopped."""
+        self._ledger.warn(name, text, self._record)
+
+    def residual(self, residuals: np.ndarray) -> float:
+        """Of the answer: the mean over the samples (N,) that it is made of, or that of the chosen one."""
+        return float(residuals.mean() if self._mean else residuals.min())
+
     def write(self, measured: Measured, found: Restored) -> None:
         """All files and the metrics of one image, or none of them.
 
@@ -143,17 +151,16 @@ class Results:
         self._ledger.add_residuals(name, found.residuals, [self._mean or i == best for i in range(len(samples))])
         if measured.truth is not None:
             images.save_image(self.folder / "truth" / f"{name}.png", measured.truth)
-        self._add(name, self._case(measured, found, estimate, best))
+        self._add(name, self._case(measured, found, estimate))
 
-    def _case(self, measured: Measured, found: Restored, estimate: np.ndarray, best: int) -> Case:
+    def _case(self, measured: Measured, found: Restored, estimate: np.ndarray) -> Case:
         shown = None
         if self._task.picture and measured.truth is not None:
             shown = upsample(measured.measurement, measured.entry.shape, self._task.factor)
-        residual = float(found.residuals.mean() if self._mean else found.residuals[best])
         return Case(
             self._task, measured.truth, estimate, shown, found.kernel,
-            None if found.kernel is None else measured.operator.blur_kernel(), residual, found.seconds,
-            found.evaluations,
+            None if found.kernel is None else measured.operator.blur_kernel(), self.residual(found.residuals),
+            found.seconds, found.evaluations, measured.noise_std,
         )  # fmt: skip
 
     def _write_measurement(self, measured: Measured) -> None:
@@ -183,6 +190,8 @@ class Results:
     def finish(self, failures: dict[str, str]) -> None:
         """Complete summary.json and draw grid.png from the files."""
         record = self._record | {"images": len(self.rows), "means": self.means(), "failures": failures}
+        if "noise_std" in self._measures:
+            record["noise_std"] = {r["image"]: float(r["noise_std"]) for r in self.rows if r["noise_std"]}
         self._ledger.finish(record)
         names = [row["image"] for row in self.rows][:GRID_IMAGES]
         if names:

@@ -14,7 +14,8 @@ from cvsa_jax.jobs import pairing
 from cvsa_jax.jobs.job_settings import JobSettings
 from cvsa_jax.jobs.methods import METHODS, MethodSettings
 from cvsa_jax.jobs.records import load_prior
-from cvsa_jax.noise import NOISES, GaussianSettings, PoissonSettings
+from cvsa_jax.noise import AUTO, NOISES, GaussianSettings, PoissonSettings
+from cvsa_jax.noise_estimation import estimable
 from cvsa_jax.operators import TASKS, Task, find_task, in_linear_light
 from cvsa_jax.operators.task import BlindSettings
 from cvsa_jax.presets import ACCURACY, USUAL
@@ -152,8 +153,9 @@ def resolve(given: Mapping[str, Any]) -> RestorationJob:
         if name not in usable:
             raise ValueError(_refusal(name, job))
     method.check(task)
+    usual = {"noise_std": AUTO} if job.measured and noise is GaussianSettings and estimable(task) else {}
     resolved = RestorationJob(
-        job, build(task.settings, given), build(noise, given), method.fill(task, given), build(CLD, given)
+        job, build(task.settings, given), build(noise, given, **usual), method.fill(task, given), build(CLD, given)
     )
     _refuse_idle(resolved, given)
     return resolved
@@ -181,6 +183,8 @@ def _refuse_idle(job: RestorationJob, given: Mapping[str, Any]) -> None:
     elif any(getattr(job.operator, name) is None for name in job.task.requires):
         name = next(n for n in job.task.requires if getattr(job.operator, n) is None)
         raise ValueError(f"{job.job.task} needs --{name}=FILE")
+    if job.noise.estimated and not job.job.measured:
+        raise ValueError("--noise_std=auto estimates the noise of measurements: give --measured, or a number")
     if job.task.blind and getattr(job.method, "start", None) != GUESS:
         idle["search_guesses"] = f"without --start={GUESS}"
     refuse(pairing.idle(job.task, job.operator) | idle, given)

@@ -1,0 +1,89 @@
+"""What a job says of itself when its answer is likely to be wrong: too few steps, a residual unlike the noise."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from cvsa_jax.jobs.inputs import Measured
+from cvsa_jax.jobs.methods import CvsaSettings, MethodSettings
+from cvsa_jax.noise import GaussianNoise, NoiseModel
+from cvsa_jax.operators import Task
+
+# With the preset's own steps the residual over the noise was .68 to 1.4 on the shipped photographs, of all tasks at
+# noise .01, .05 and .2 (docs/results.md). The restorations of measurements that were read wrongly lie outside.
+LOWEST, HIGHEST = 0.5, 1.6
+# The least of 5, 10, 15, 25 and 35 steps that lost at most one decibel to the preset (docs/results.md), at noise .05.
+USUAL_STEPS = 15
+LEAST_STEPS = {
+    "denoise": 10, "sr4": 10, "sr8": 10, "jpeg": 10, "box_inpaint": 25, "mask_inpaint": 25, "mri": 25, "ct": 25,
+    "nonlinear_deblur": 25, "checkout": 25, "phase_retrieval": 25,
+}  # fmt: skip
+
+
+def least_steps(task: Task) -> int:
+    """The fewest steps that make sense for a task; of a joined one the most of its parts'."""
+    return max(LEAST_STEPS.get(name, USUAL_STEPS) for name in task.name.split("+"))
+
+
+def few_steps(task: Task, method: MethodSettings) -> str | None:
+    """What to say of a loop of too few steps; None of one that has enough, and of other methods."""
+    least = least_steps(task)
+    if not isinstance(method, CvsaSettings) or method.num_steps * (1 + method.num_corrections) >= least:
+        return None
+    return f"--num_steps={method.num_steps} is few for {task.name}: fewer than {least} lose more than 1 dB"
+
+
+def expected_residual(noise: NoiseModel, measured: Measured) -> float:
+    """The root mean square of the noise in a measurement, where something is measured."""
+    y = jnp.asarray(measured.measurement)
+    parts = (y.real, y.imag) if jnp.iscomplexobj(y) else (y,)
+    seen = np.asarray(measured.operator.restrict(jnp.ones_like(y))) != 0
+    variance = [np.broadcast_to(np.asarray(noise.variance(part)), y.shape)[seen].mean() for part in parts]
+    return float(np.sqrt(np.mean(variance)))
+
+
+def misfit(residual: float, noise: NoiseModel, measured: Measured, task: Task) -> str | None:
+    """What to say of a residual that is far from the noise; None of one that is near.
+
+    Args:
+      residual: root mean square of y - H(x). noise: of the measurement. measured: it. task: the degradation.
+    """
+    std = expected_residual(noise, measured)
+    count = np.count_nonzero(np.asarray(measured.operator.restrict(jnp.ones_like(measured.measurement))))
+    chance = 3 / np.sqrt(2 * max(count, 1))  # three deviations of the noise's own root mean square
+    ratio = residual / std
+    if LOWEST - chance <= ratio <= HIGHEST + chance:
+        return None
+    found = f"the residual is {residual:.3g}, but the noise {std:.3g}"
+    if ratio < 1:
+        how = "--noise_std" if isinstance(noise, GaussianNoise) else "the noise"
+        return f"{found}: {how} is too large, or the measurement has been smoothed"
+    return f"{found}: look at {', '.join(suspects(task))}, and the number of steps"
+
+
+def suspects(task: Task) -> list[str]:
+    """What may be wrong about a measurement of a task, for people."""
+    kinds = {kind.__name__ for kind in task.makes}
+    found = [] if task.blind else ["the kernel"] * bool(kinds & {"Convolution", "CameraShake"})
+    found += ["the mask"] * bool(kinds & {"Mask", "SubsampledFourier"})
+    found += ["how the image was shrunk"] * (task.factor > 1)
+    if "FourierMagnitude" in kinds:
+        found += ["whether these are magnitudes, not their squares", "where frequency zero is", "--oversampling"]
+    return [*found, "the range of the values", "--noise_std"]
+
+
+def divergence(measured: Measured, residuals: np.ndarray, method: MethodSettings) -> str:
+    """Why an image has no answer: what was found in its measurement, then what may help."""
+    y = measured.measurement
+    level = np.abs(y) if np.iscomplexobj(y) else y
+    finite = level[np.isfinite(level)]
+    unknown = level.size - finite.size
+    span = f"{finite.min():.3g} to {finite.max():.3g}" if finite.size else "no finite number"
+    nan = f", {unknown} not finite" if unknown else ""
+    residual: Any = residuals[np.isfinite(residuals)]
+    left = f"{residual.min():.3g}" if residual.size else "not finite"
+    parts = ["the loop diverged", f"its measurement is {span}{nan}, its residual {left}"]
+    if isinstance(method, CvsaSettings):
+        parts.append("take more steps, or sampler ancestral with covariance")
+    return "; ".join(parts)
