@@ -112,6 +112,6 @@ def describe(field: Field) -> str:
         facts.append(f"in {rule.unit}" if not rule.unit.startswith("for") else rule.unit)
     if rule.otherwise:
         facts.append(f"by default {rule.otherwise}")
-    elif field.default not in (None, (), "") and field.kind is not bool:
+    elif field.default not in (None, (), "") and field.default is not False:
         facts.append(f"by default {text_of(field.default)}")
     return rule.help + (f" ({'; '.join(facts)})" if facts else "")
