@@ -197,11 +197,15 @@ class NoiseEstimator:
         if not task.blind and isinstance(operator, FULL_DETAIL) and denoiser_of(prior) is not None:
             return lambda y, seen: denoised_std(y, seen, prior, wavelet_std(y, seen))
         kernel = None if task.blind else operator.blur_kernel()
-        return lambda y, seen: (
-            spectral_std(y, np.ones((1, 1)) if kernel is None else kernel, prior)
-            if seen.all() and prior.spectrum is not None
-            else wavelet_std(y, seen)
-        )
+        kernel = np.ones((1, 1)) if kernel is None else kernel
+
+        def blurred(y, seen):
+            most = wavelet_std(y, seen)  # detail adds to it: what a wrong kernel cannot explain is no noise
+            if not seen.all() or prior.spectrum is None:
+                return most
+            return float(np.fmin(spectral_std(y, kernel, prior), most))
+
+        return blurred
 
     def __call__(self, y: np.ndarray, operator: Operator, image_shape: tuple[int, int, int]) -> float | None:
         """The deviation of one measurement, at least LEAST; None if too little is measured to tell.

@@ -9,7 +9,7 @@ import jax
 from tqdm import tqdm
 
 from cvsa_jax import batch, operators
-from cvsa_jax.jobs import inputs
+from cvsa_jax.jobs import cautions, inputs
 from cvsa_jax.jobs.kernel_finder import KernelFinder
 from cvsa_jax.jobs.outputs import Results
 from cvsa_jax.jobs.settings import RestorationJob
@@ -82,6 +82,8 @@ class Prepared:
             else:
                 std = estimate
                 tqdm.write(f"{entry.name}: noise {std:.3g}", file=sys.stderr)
+                if (text := cautions.much_noise(std, self.job.task)) is not None:
+                    self.warn(entry.name, text)
         return found._replace(noise_std=std)
 
     def warn(self, name: str, text: str) -> None:

@@ -107,5 +107,6 @@ def finish(prepared: Prepared, measured: inputs.Measured, found: batch.BatchResu
         return
     if isinstance(method, methods.CvsaSettings):  # the others do not promise to fit
         residual, noise = prepared.results.residual(found.residuals), prepared.noise_of(measured)
-        if (text := cautions.misfit(residual, noise, measured, prepared.job.task)) is not None:
+        text = cautions.misfit(residual, noise, measured, prepared.job.task) or cautions.out_of_range(found.images)
+        if text is not None:
             prepared.warn(name, text)
