@@ -7,7 +7,7 @@ from PIL import Image
 
 from cvsa_jax import make_operator
 from cvsa_jax.operators import REDUCTIONS, reduction
-from cvsa_jax.operators.reduction import sampling_matrix
+from cvsa_jax.operators.reductions import sampling_matrix
 from cvsa_jax.operators.separable import bicubic_matrix
 
 PICTURE = np.random.default_rng(0).uniform(-1, 1, (24, 40, 1)).astype(np.float32)

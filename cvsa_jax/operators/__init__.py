@@ -24,7 +24,7 @@ from cvsa_jax.operators.kernels import (
 from cvsa_jax.operators.light import LinearLight, in_linear_light
 from cvsa_jax.operators.masks import Mask, box_mask, hand_mask, random_mask
 from cvsa_jax.operators.phase import FourierMagnitude, aligned, shifted, trivial_ambiguities
-from cvsa_jax.operators.reduction import REDUCTIONS, reduction
+from cvsa_jax.operators.reductions import REDUCTIONS, reduction
 from cvsa_jax.operators.registry import TASKS, find_task, make_operator, register_task
 from cvsa_jax.operators.separable import Separable, bicubic_downsample, gaussian_blur
 from cvsa_jax.operators.singular import SpectralForm, singular_form

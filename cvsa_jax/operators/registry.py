@@ -19,7 +19,7 @@ MODULES = (
     "identity",
     "kernel_blur",
     "masks",
-    "reduction",
+    "reductions",
     "phase",
     "fourier",
     "tomography",
