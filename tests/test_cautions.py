@@ -16,7 +16,7 @@ PLACES = {"input": "images", "output": "results"}
 
 
 def measured_by(operator, y) -> Measured:
-    return Measured(Entry(pathlib.Path("a.png"), "a", (32, 32, 3)), None, np.asarray(y), operator)
+    return Measured(Entry(pathlib.Path("a.png"), "a", (32, 32, 3), "a"), None, np.asarray(y), operator)
 
 
 def blank(operator=Identity(), shape=(32, 32, 3), level=0.0):  # noqa: B008

@@ -9,6 +9,7 @@ from PIL import Image
 
 from cvsa_jax.jobs import inputs, pairing
 from cvsa_jax.jobs.restoring import batches
+from cvsa_jax.jobs.selection import Chosen
 from cvsa_jax.noise import GaussianSettings
 from cvsa_jax.operators import find_task, make_operator
 from cvsa_jax.operators.kernel_files import read_kernel, scaled_kernel
@@ -19,6 +20,10 @@ from cvsa_jax.types import InputError
 # Nothing about it is symmetric, its levels are whole numbers, its largest is 255.
 LEVELS = np.array([[0, 10, 20], [255, 40, 0], [30, 0, 5]])
 SHARES = LEVELS / LEVELS.sum()
+
+
+def _chosen(path) -> Chosen:
+    return Chosen(path, path.stem, path.name, path.stem)
 
 
 def write(path, array, **options):
@@ -168,7 +173,7 @@ def test_a_mat_file_of_another_format_or_damaged_is_one_line(tmp_path):
 
 
 def test_an_array_that_is_scaled_is_said_once(tmp_path, capsys):
-    files = [(save_photo(tmp_path / "in" / f"{n}.png", seed=n), str(n)) for n in range(3)]
+    files = [_chosen(save_photo(tmp_path / "in" / f"{n}.png", seed=n)) for n in range(3)]
     kernel = write(tmp_path / "k.npy", 7.0 * SHARES)
     entries, failures = reader(tmp_path / "in", kernel=kernel).check(files)
     assert (len(entries), failures) == (3, {})
@@ -181,14 +186,14 @@ def test_an_array_that_is_scaled_is_said_once(tmp_path, capsys):
 def test_a_kernel_larger_than_the_image_is_one_line(tmp_path):
     photo = save_photo(tmp_path / "in" / "a.png")
     kernel = write(tmp_path / "k.npy", np.ones((5, 11)))
-    _, failures = reader(tmp_path / "in", kernel=kernel).check([(photo, "a")])
+    _, failures = reader(tmp_path / "in", kernel=kernel).check([Chosen(photo, "a", "a.png", "a")])
     assert failures == {"a": f"{photo}: the kernel of 5x11 is larger than the image of 12x10"}
 
 
 def test_a_folder_gives_each_image_its_own(tmp_path):
     """By its name below the folder; what is missing or wrong is reported of that image, the others are done."""
     names = ("a", "sub/a", "b", "c", "Big")
-    files = [(save_photo(tmp_path / "in" / f"{n}.png", seed=i), n) for i, n in enumerate(names)]
+    files = [Chosen(save_photo(tmp_path / "in" / f"{n}.png", seed=i), n, f"{n}.png", n) for i, n in enumerate(names)]
     kernels = {n: np.random.default_rng(i).uniform(size=(3, 3)) for i, n in enumerate(names)}
     (tmp_path / "k" / "sub").mkdir(parents=True)
     write(tmp_path / "k" / "a.npy", kernels["a"])
@@ -214,7 +219,7 @@ def test_one_image_finds_its_kernel_in_a_folder(tmp_path):
     photo = save_photo(tmp_path / "in" / "a.jpg")
     (tmp_path / "k").mkdir()
     write(tmp_path / "k" / "a.npy", SHARES)
-    entries, failures = reader(photo, kernel=str(tmp_path / "k")).check([(photo, "a")])
+    entries, failures = reader(photo, kernel=str(tmp_path / "k")).check([Chosen(photo, "a", "a.png", "a")])
     assert (len(entries), failures) == (1, {})
 
 
@@ -252,13 +257,13 @@ def test_image_size_takes_the_kernel_of_a_photograph_with_it(tmp_path, capsys):
     photo = save_photo(tmp_path / "in" / "a.png", 40, 60)
     kernel = write(tmp_path / "k.npy", np.full((9, 1), 1 / 9))
     job = reader(tmp_path / "in", kernel=kernel, image_size=20)
-    entries, _ = job.check([(photo, "a")])
+    entries, _ = job.check([Chosen(photo, "a", "a.png", "a")])
     found = job.measure(entries[0]).operator.blur_kernel()
     np.testing.assert_allclose(found, scaled_kernel(np.full((9, 1), 1 / 9), 0.5), atol=1e-6)
     assert found.shape == (5, 1)
     assert "is of the files, and is resized with them: 9x1 to 5x1" in capsys.readouterr().err
     same = reader(tmp_path / "in", kernel=kernel, image_size=40)
-    assert same.measure(same.check([(photo, "a")])[0][0]).operator.blur_kernel().shape == (9, 1)
+    assert same.measure(same.check([Chosen(photo, "a", "a.png", "a")])[0][0]).operator.blur_kernel().shape == (9, 1)
     clean = reader(tmp_path / "in", kernel=kernel, image_size=20, measured=False)
     source = pairing.Source(photo, tmp_path / "in", False, 20)
     assert np.shape(pairing.settings_of(clean.task, clean.settings, source)[0].kernel) == (9, 1)
@@ -270,9 +275,9 @@ def test_image_size_takes_the_kernel_of_a_photograph_with_it(tmp_path, capsys):
 
 def test_kernels_of_several_sizes_are_not_restored_in_one_batch(tmp_path):
     """A batch stacks its operators; images of one size whose kernels differ in size stand in batches of their own."""
-    files = [(save_photo(tmp_path / "in" / f"{n}.png", seed=n), str(n)) for n in range(3)]
+    files = [_chosen(save_photo(tmp_path / "in" / f"{n}.png", seed=n)) for n in range(3)]
     (tmp_path / "k").mkdir()
-    for (_, name), side in zip(files, (3, 5, 3), strict=True):
+    for (_, name, _, _), side in zip(files, (3, 5, 3), strict=True):
         write(tmp_path / "k" / f"{name}.npy", np.eye(side))
     entries, _ = reader(tmp_path / "in", kernel=str(tmp_path / "k")).check(files)
     assert [[e.name for e, _ in pairs] for pairs in batches(entries, 1, 8, False)] == [["0", "2"], ["1"]]

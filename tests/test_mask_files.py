@@ -8,8 +8,10 @@ import pytest
 from conftest import SAMPLES
 from PIL import Image, ImageFilter
 
+from cvsa_jax import images
 from cvsa_jax.images import to_bytes
 from cvsa_jax.jobs import inputs, pairing, resolve
+from cvsa_jax.jobs.selection import Chosen
 from cvsa_jax.noise import GaussianSettings
 from cvsa_jax.operators import Mask, find_task, make_operator
 from cvsa_jax.operators.known_pixels import membrane, put_back, seen_pixels
@@ -226,13 +228,13 @@ def test_a_soft_pixel_of_a_photograph_counts_as_much_as_it_is_seen(tmp_path, pho
     ramp = np.clip((COLUMNS - 20) / 20, 0, 1) * (ROWS < 25)
     path, mask = save(tmp_path / "in" / "a.png", photo), save(tmp_path / "m.png", level(ramp))
     job = reader(tmp_path / "in", mask)
-    measured = job.measure(job.check([(path, "a")])[0][0])
+    measured = job.measure(job.check([Chosen(path, "a", "a.png", "a")])[0][0])
     x = photo / 127.5 - 1
     seen = np.asarray(measured.operator.seen)
     assert ((seen > 0) & (seen < 1)).sum() > 200
     np.testing.assert_allclose(measured.measurement, seen * x, atol=1e-5)
     hard = reader(tmp_path / "in", save(tmp_path / "h.png", level(HOLE)))
-    entries, _ = hard.check([(path, "a")])
+    entries, _ = hard.check([Chosen(path, "a", "a.png", "a")])
     np.testing.assert_allclose(hard.measure(entries[0]).measurement, x, atol=1e-6)
 
 
@@ -251,7 +253,7 @@ def test_a_hole_that_cannot_be_filled_is_refused_with_sizes(tmp_path, photo, arr
     path = save(tmp_path / "in" / "a.png", photo)
     mask = save(tmp_path / "m.png", array)
     for measured in (True, False):
-        entries, failures = reader(tmp_path / "in", mask, measured=measured).check([(path, "a")])
+        entries, failures = reader(tmp_path / "in", mask, measured=measured).check([Chosen(path, "a", "a.png", "a")])
         assert entries == []
         assert message in failures["a"]
         assert "\n" not in failures["a"]
@@ -288,11 +290,11 @@ def test_a_mask_of_the_photographs_size_is_cut_and_resized_with_it(tmp_path, pho
     path = save(tmp_path / "in" / "a.png", np.repeat(level(HOLE)[..., None], 3, -1))
     mask = save(tmp_path / "m.png", level(HOLE))
     job = reader(tmp_path / "in", mask, measured=measured, image_size=20)
-    assert job.check([(path, "a")])[1] == {}
+    assert job.check([Chosen(path, "a", "a.png", "a")])[1] == {}
     square = HOLE[:, 10:50].reshape(20, 2, 20, 2).mean((1, 3))
     settings, _ = pairing.settings_of(job.task, job.settings, pairing.Source(path, tmp_path / "in", measured, 20))
     np.testing.assert_array_equal(settings.mask, 1.0 * (square == 0))
-    picture = (job._read(path)[..., 0] + 1) / 2
+    picture = (job._read(path)[0][..., 0] + 1) / 2
     assert (picture[settings.mask == 1] < 0.2).all()
     own = reader(tmp_path / "in", save(tmp_path / "s.png", level(square > 0)), measured=measured, image_size=20)
     same, _ = pairing.settings_of(own.task, own.settings, pairing.Source(path, tmp_path / "in", measured, 20))
@@ -302,9 +304,9 @@ def test_a_mask_of_the_photographs_size_is_cut_and_resized_with_it(tmp_path, pho
 def test_a_hole_outside_the_centre_square_is_refused(tmp_path, photo):
     path = save(tmp_path / "in" / "a.png", photo)
     mask = save(tmp_path / "m.png", level(COLUMNS < 8))
-    _, failures = reader(tmp_path / "in", mask, image_size=20).check([(path, "a")])
+    _, failures = reader(tmp_path / "in", mask, image_size=20).check([Chosen(path, "a", "a.png", "a")])
     assert "has nothing missing within the centre square" in failures["a"]
-    entries, _ = reader(tmp_path / "in", mask).check([(path, "a")])
+    entries, _ = reader(tmp_path / "in", mask).check([Chosen(path, "a", "a.png", "a")])
     assert len(entries) == 1
 
 
@@ -315,15 +317,15 @@ def test_a_mask_before_a_reduction_has_the_size_of_the_image(tmp_path, photo):
     job = reader(tmp_path / "in", save(tmp_path / "m.png", level(whole)), "mask_inpaint+sr2", image_size=10)
     settings, _ = pairing.settings_of(job.task, job.settings, pairing.Source(path, tmp_path / "in", True, 10))
     np.testing.assert_array_equal(settings.mask, 1.0 * (whole.reshape(20, 2, 20, 2).mean((1, 3)) == 0))
-    assert job.check([(path, "a")])[1] == {}
+    assert job.check([Chosen(path, "a", "a.png", "a")])[1] == {}
 
 
 def test_a_folder_gives_each_image_its_own_mask(tmp_path, photo):
     holes = {"a": HOLE, "sub/b": HOLE[::-1], "c": HOLE[:, ::-1]}
-    files = [(save(tmp_path / "in" / f"{n}.jpg", photo), n) for n in (*holes, "d", "e")]
+    files = [Chosen(save(tmp_path / "in" / f"{n}.jpg", photo), n, f"{n}.jpg", n) for n in (*holes, "d", "e")]
     save(tmp_path / "m" / "a.png", level(holes["a"]))
     save(tmp_path / "m" / "sub" / "b_mask.png", level(holes["sub/b"]))
-    save(tmp_path / "m" / "c.jpg.png", np.where(holes["c"][..., None], RED, inputs.images.open_image(files[2][0])))
+    save(tmp_path / "m" / "c.jpg.png", np.where(holes["c"][..., None], RED, images.open_image(files[2].path)))
     save(tmp_path / "m" / "e.png", level(HOLE)[:9])
     job = reader(tmp_path / "in", tmp_path / "m")
     entries, failures = job.check(files)

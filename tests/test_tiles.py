@@ -238,7 +238,7 @@ def job():
 
 
 def entries(*shapes):
-    return [inputs.Entry(None, str(i), (*shape, 3)) for i, shape in enumerate(shapes)]
+    return [inputs.Entry(None, str(i), (*shape, 3), str(i)) for i, shape in enumerate(shapes)]
 
 
 def test_a_job_settles_its_tile_once(tiny_prior, job, monkeypatch):
