@@ -215,11 +215,11 @@ class NoiseEstimator:
         """
         seen = np.asarray(operator.restrict(jnp.ones_like(jnp.asarray(y))))[..., 0] != 0
         if self._task.picture:
-            if np.abs(y[seen]).max(initial=0) == 1:  # saturated pixels have lost their noise
-                inside = seen & (np.abs(y) < 1).all(-1)
-                seen = inside if inside.sum() > 0.1 * seen.sum() else seen
+            block = np.ones((4, 4))
+            saturated = (np.abs(y) == 1).all(-1)  # areas of black or white have lost their noise
+            seen = seen & ~ndimage.binary_opening(saturated, block)
             if not seen.all():  # what is alone has no neighbours to tell its noise by
-                seen = ndimage.binary_opening(seen, np.ones((4, 4)))
+                seen = ndimage.binary_opening(seen, block)
                 if seen.sum() < FEWEST:
                     return None
         found = self.method(operator, image_shape)(y, seen)

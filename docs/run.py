@@ -304,6 +304,10 @@ def shrink_large(flags: Flags) -> None:
     flags.set(checkpoint="prior", sides=f"{SIDE},{2 * SIDE}", tile=SIDE)
 
 
+def shrink_noise_estimates(flags: Flags) -> None:
+    flags.set(checkpoint="prior", image_size=SIDE, limit=1, tasks="denoise,gaussian_deblur")
+
+
 SHRINK = {
     "restore": shrink_restore,
     "ablate": shrink_ablate,
@@ -313,6 +317,7 @@ SHRINK = {
     "benchmark": shrink_benchmark,
     "posterior_benchmark": shrink_posterior_benchmark,
     "large": shrink_large,
+    "noise_estimates": shrink_noise_estimates,
     "import": lambda flags: None,
     "export": lambda flags: flags.set(checkpoint="prior"),
 }

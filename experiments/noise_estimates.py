@@ -7,17 +7,19 @@ prints a table in Markdown. The measurements of pictures are rounded to 8 bits, 
 
 import dataclasses
 import pathlib
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from cvsa_jax import TASKS, images, load_prior, make_operator, simulate
-from cvsa_jax.commands import flags, use_cache
+from cvsa_jax.commands import run
 from cvsa_jax.data import load_squares
 from cvsa_jax.folders import list_images
+from cvsa_jax.jobs.settings import JobSettings
 from cvsa_jax.noise_estimation import NoiseEstimator, denoised_std, spectral_std, wavelet_std
-from cvsa_jax.settings import Settings, build, fields, setting
+from cvsa_jax.settings import Settings, build, fields, like, setting
 
 PHOTOGRAPHS = pathlib.Path(__file__).parent / "samples"
 TRUE = (0.01, 0.02, 0.05, 0.1, 0.2)
@@ -31,6 +33,7 @@ class EstimateSettings(Settings):
         ("denoise", "mask_inpaint", "gaussian_deblur", "motion_deblur", "sr4"), "The tasks.", choices=TASKS
     )
     image_size: int = setting(64, "Side of the photographs.", "pixels", low=16)
+    checkpoint: str = like(JobSettings, "checkpoint")
     limit: int = setting(4, "Photographs, evenly spaced in the folder.", low=1)
 
 
@@ -78,19 +81,20 @@ def hole(side: int) -> np.ndarray:
     return seen[index][:, index]
 
 
-def main(arguments) -> None:
-    """Print the table."""
-    own = build(EstimateSettings, flags.parse(arguments, groups()))
-    use_cache()
-    prior, files = load_prior("products64").prior, list_images(str(PHOTOGRAPHS))
+def check(given: dict) -> Callable[[], None]:
+    """The work: it prints the table."""
+    own = build(EstimateSettings, given)
+    prior, files = load_prior(own.checkpoint).prior, list_images(str(PHOTOGRAPHS))
     batch = load_squares(files[:: max(1, len(files) // own.limit)][: own.limit], own.image_size, 3)
-    print("| task | true | wavelet | spectral | denoised | auto |\n|---|---|---|---|---|---|")
-    for task in own.tasks:
-        for std in TRUE:
-            print(row(task, std, batch, prior), flush=True)
+
+    def work() -> None:
+        print("| task | true | wavelet | spectral | denoised | auto |\n|---|---|---|---|---|---|")
+        for task in own.tasks:
+            for std in TRUE:
+                print(row(task, std, batch, prior), flush=True)
+
+    return work
 
 
 if __name__ == "__main__":
-    import sys
-
-    main(sys.argv[1:])
+    run("experiments.noise_estimates")

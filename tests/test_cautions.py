@@ -3,6 +3,7 @@
 import json
 import pathlib
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -52,7 +53,7 @@ def test_a_residual_unlike_the_noise_is_told(task, residual, words):
 def test_the_noise_is_that_of_what_is_measured():
     """Under a mask nothing counts; photons scatter with the light: 4 m / rate^2, m of them."""
     mask = make_operator("box_inpaint", np.random.default_rng(0), 32, 32)
-    y = np.where(np.asarray(mask.seen) > 0, 0.5, 99).astype(np.float32) * np.ones((1, 1, 3), np.float32)
+    y = np.where(np.asarray(mask(jnp.ones((32, 32, 3)))) > 0, np.float32(0.5), np.float32(99))
     assert cautions.expected_residual(PoissonNoise(100.0), measured_by(mask, y)) == pytest.approx((4 * 75) ** 0.5 / 100)
     scanner = make_operator("mri", np.random.default_rng(0), 32, 32)
     complex_y = np.zeros((32, 32, 3), np.complex64)
@@ -71,9 +72,9 @@ def test_answers_that_are_no_images_are_told():
     x[:, :, :1] = 1.15
     assert cautions.out_of_range(x) is None
     x[:, :, :1] = -1.3
-    assert "10% of the answer lies beyond [-1.2, 1.2]" in cautions.out_of_range(x)
+    assert "10% of the answer lies beyond [-1.2, 1.2]" in str(cautions.out_of_range(x))
     assert cautions.much_noise(0.4, TASKS["denoise"]) is None
-    assert "noise of 0.8: look at whether these are" in cautions.much_noise(0.8, TASKS["phase_retrieval"])
+    assert "noise of 0.8: look at whether these are" in str(cautions.much_noise(0.8, TASKS["phase_retrieval"]))
 
 
 @pytest.mark.parametrize("task", [name for name, task in TASKS.items() if not task.requires])
@@ -85,16 +86,16 @@ def test_few_steps_are_told(task):
     assert told() is None
     assert told(num_steps=least) is None
     assert told(num_steps=least - 1) == (
-        f"--num_steps={least - 1} is few for {task}: fewer than {least} lose more than 1 dB"
+        f"--num_steps={least - 1} is few for {task}: {least} stay within 1.5 dB of the preset"
     )
-    assert told(num_steps=5, num_corrections=9) is None
+    assert told(num_steps=6, num_corrections=9) is None
     if not TASKS[task].blind:
         assert told(method="diffpir", num_steps=3) is None
 
 
 def test_joined_tasks_need_the_steps_of_both():
     assert cautions.least_steps(find_task("motion_deblur+sr4")) == 15
-    assert cautions.least_steps(find_task("sr2+mri")) == 25
+    assert cautions.least_steps(find_task("sr2+mri")) == 35
 
 
 def test_a_diverged_loop_is_traced_to_its_measurement():
@@ -121,7 +122,7 @@ def test_a_job_warns_and_keeps_it(run_restore, tiny_checkpoint, photos, tmp_path
     few = ["--task=denoise", f"--input={tmp_path / 'a.png'}", f"--checkpoint={tiny_checkpoint}", "--num_samples=1"]
     done = run_restore(*few, "--num_steps=2", "--noise_std=.01", f"--output={tmp_path / 'out'}")
     assert done.returncode == 0, done.stderr
-    assert "warning: --num_steps=2 is few for denoise: fewer than 10 lose more than 1 dB" in done.stderr
+    assert "warning: --num_steps=2 is few for denoise: 10 stay within 1.5 dB of the preset" in done.stderr
     (text,) = json.loads((tmp_path / "out" / "summary.json").read_text())["warnings"].values()
     assert f"warning: a: {text}" in done.stderr
     assert "but the noise 0.01: look at the range of the values" in text
