@@ -386,7 +386,7 @@ def test_simulated_noise_is_in_the_real_and_the_imaginary_part():
         ("phase_retrieval", {"oversampling": -1.0}, "oversampling must be at least 0 and at most 8, got -1"),
         ("bkse_deblur", {}, "needs the published weights"),
         ("denoise", {"missing": 0.5}, "denoise has no setting missing; it has none"),
-        ("sr4+hdr", {"kernel_std": 1.0}, "has no setting kernel_std; it has hdr_gain"),
+        ("sr4+hdr", {"kernel_std": 1.0}, "has no setting kernel_std; it has sr_method, hdr_gain"),
     ],
 )
 def test_bad_settings_are_refused(task, settings, message):
