@@ -265,6 +265,16 @@ MUTATIONS = (
              "tests/test_import_cld.py -k official"),
     Mutation("cld arrays: matrices of attention turned", "importers/cld_arrays.py", "arrays.pop(name).T for name",
              "arrays.pop(name) for name", "tests/test_import_cld.py -k official"),
+    # The noise of files, and warnings.
+    Mutation("noise estimates: no divergence", "noise_estimation.py", "left = count - jnp.sum(direction * turned)",
+             "left = count", "tests/test_noise_estimation.py -k likeliest"),
+    Mutation("noise estimates: what a kernel cannot explain", "noise_estimation.py",
+             "np.fmin(spectral_std(y, kernel, prior), most)", "spectral_std(y, kernel, prior)",
+             "tests/test_noise_estimation.py -k wrong_kernel"),
+    Mutation("noise estimates: the first image's for all", "batch.py", "*(noises[row] for row in rows)",
+             "*(noises[0] for row in rows)", "tests/test_noise_estimation.py -k own_noise"),
+    Mutation("noise estimates: no residual is too large", "jobs/cautions.py", "HIGHEST + chance", "99 * HIGHEST",
+             "tests/test_cautions.py -k unlike"),
 )  # fmt: skip
 
 
