@@ -133,6 +133,7 @@ def test_summary_records_every_setting(job, tiny_checkpoint):
     assert record["settings"] == {
         "task": "motion_deblur", "measured": False, "operator": None, "checkpoint": str(tiny_checkpoint),
         "high_noise_checkpoint": None, "switch_noise": None, "class_label": None,
+        "range": None, "gamma_decode": None, "keep_known": None, "format": None, "tile": None, "pyramid": True,
         "dtype": None, "image_size": None, "noise": "gaussian", "method": "cvsa", "seed": 0,
         "kernel": None, "boundary": "reflect", "kernel_size": None, "motion_intensity": 0.5, "noise_std": 0.05,
         "sampler": "decoupled", "guidance": "spectral_covariance", "num_steps": 6, "num_corrections": 0,
@@ -356,7 +357,7 @@ def test_phase_retrieval_reports_every_start(restore, inputs, tmp_path):
     assert y.shape == (26 + 2 * (26 // 4), 37 + 2 * (37 // 4), 3)
     again = restore(
         "--task=phase_retrieval", "--measured", f"--input={tmp_path / 'a' / 'measurement'}",
-        f"--output={tmp_path / 'b'}", *few,
+        f"--output={tmp_path / 'b'}", "--noise_std=.05", *few,
     )  # fmt: skip
     assert again.returncode == 0, again.stderr
     first, second = (pixels(tmp_path / name / "restored" / "colour2.png") for name in "ab")
