@@ -36,6 +36,7 @@ SKIPPED = (
     (r"cvsa import --network=(inception|lpips)", WEIGHTS),
     (r"cvsa .*priors/", WEIGHTS),
     (r"cvsa .*(inception|lpips)_weights", WEIGHTS),
+    (r"cvsa benchmark --random_weights", "it runs a network of its true size for minutes, and takes gigabytes"),
 )
 SIDE = 16
 SUFFIXES = (".npz", ".safetensors")  # of outputs that are files
