@@ -28,7 +28,8 @@ def check(given: dict[str, Any]) -> Callable[[], None]:
 
     def work() -> None:
         for level, found in enumerate(measuring.run()):
-            print(f"images of {measuring.size << level} pixels")
+            if level:
+                print(f"images of {measuring.size << level} pixels")
             for noise, error in zip(found.noise, found.error, strict=True):
                 print(f"noise {noise:8.4g}: mean squared error {error:.4g}")
         print(f"stored in {measuring.own.checkpoint}")
