@@ -1,17 +1,21 @@
 """The pyramid: one denoiser at several resolutions."""
 
 import dataclasses
+import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import SAMPLES
 
 from cvsa_jax import CLD, checkpoints, spectral
 from cvsa_jax.calibration import Calibration
 from cvsa_jax.experts import experts
+from cvsa_jax.jobs.calibrate import CalibrateSettings, prepare
 from cvsa_jax.priors import denoiser_of, prior_from_denoiser
 from cvsa_jax.pyramid import FREQUENCIES, Level, best_weights, blended, halved, levels_of, measure_levels, pyramid
+from cvsa_jax.types import InputError
 
 KNOTS = len(FREQUENCIES)
 NOISES = np.array([0.1, 1.0, 10.0])
@@ -178,3 +182,17 @@ def test_levels_are_stored_and_read_back(tiny_checkpoint, tmp_path):
     assert np.abs(loaded.denoise(x, 3.0) - plain.denoise(x, 3.0)).max() > 1e-3 and not plain.larger
     wanted = pyramid(denoiser_of(plain), levels, spec.image_size, spec.stride)(x, jnp.float32(3.0))
     np.testing.assert_allclose(loaded.denoise(x, 3.0), wanted, atol=1e-5)
+
+
+def test_calibrate_measures_levels_and_stores_them(tiny_checkpoint, tmp_path):
+    folder = tmp_path / "prior"
+    shutil.copytree(tiny_checkpoint, folder)
+    own = CalibrateSettings(str(folder), str(SAMPLES), levels=1, limit=2, overwrite=True)
+    base, larger = prepare(own).run()
+    prior = checkpoints.load_prior(folder).prior
+    np.testing.assert_allclose(prior.larger[0].error, larger.error, rtol=1e-5)
+    np.testing.assert_allclose(prior.calibration.error, base.error, rtol=1e-5)
+    with pytest.raises(InputError, match="levels=6 needs"):
+        prepare(dataclasses.replace(own, levels=6))
+    with pytest.raises(InputError, match="counts from the side"):
+        prepare(dataclasses.replace(own, image_size=2 * checkpoints.read_prior(folder).description.spec.image_size))
