@@ -217,7 +217,7 @@ class NoiseEstimator:
         if self._task.picture:
             block = np.ones((4, 4))
             saturated = (np.abs(y) == 1).all(-1)  # areas of black or white have lost their noise
-            seen = seen & ~ndimage.binary_opening(saturated, block)
+            seen = seen & np.logical_not(ndimage.binary_opening(saturated, block))
             if not seen.all():  # what is alone has no neighbours to tell its noise by
                 seen = ndimage.binary_opening(seen, block)
                 if seen.sum() < FEWEST:
