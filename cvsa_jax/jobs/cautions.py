@@ -11,7 +11,7 @@ from cvsa_jax.noise import GaussianNoise, NoiseModel
 from cvsa_jax.operators import Task
 
 # With the preset's own steps the residual over the noise was .49 to 1.58 on the shipped photographs, of all tasks at
-# noise .01 to .2 (docs/results.md). The restorations of measurements that were read wrongly lie outside.
+# noise .01 and .05 (docs/results.md). The restorations of measurements that were read wrongly lie outside.
 LOWEST, HIGHEST = 0.35, 2.0
 MUCH = 0.5  # noise that hides a photograph
 # An answer of which so large a SHARE lies beyond LEVEL is of no image in [-1, 1]; of right ones less than .0005 did.
