@@ -70,9 +70,11 @@ def test_few_numbers_may_scatter():
 def test_answers_that_are_no_images_are_told():
     x = np.zeros((2, 10, 10, 1), np.float32)
     x[:, :, :1] = 1.15
-    assert cautions.out_of_range(x) is None
+    assert cautions.out_of_range(x, TASKS["denoise"]) is None
     x[:, :, :1] = -1.3
-    assert "10% of the answer lies beyond [-1.2, 1.2]" in str(cautions.out_of_range(x))
+    found = str(cautions.out_of_range(x, TASKS["motion_deblur"]))
+    assert found.startswith("10% of the answer lies beyond [-1.2, 1.2]")
+    assert "look at the kernel, the range of the values" in found
     assert cautions.much_noise(0.4, TASKS["denoise"]) is None
     assert "noise of 0.8: look at whether these are" in str(cautions.much_noise(0.8, TASKS["phase_retrieval"]))
 

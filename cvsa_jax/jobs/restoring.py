@@ -107,6 +107,7 @@ def finish(prepared: Prepared, measured: inputs.Measured, found: batch.BatchResu
         return
     if isinstance(method, methods.CvsaSettings):  # the others do not promise to fit
         residual, noise = prepared.results.residual(found.residuals), prepared.noise_of(measured)
-        text = cautions.misfit(residual, noise, measured, prepared.job.task) or cautions.out_of_range(found.images)
+        task = prepared.job.task
+        text = cautions.misfit(residual, noise, measured, task) or cautions.out_of_range(found.images, task)
         if text is not None:
             prepared.warn(name, text)
