@@ -5,6 +5,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 
+from cvsa_jax.npy import load_npy, unreadable
 from cvsa_jax.pictures import formats, read_picture
 from cvsa_jax.pictures.levels import to_bytes, to_float
 from cvsa_jax.pictures.picture import centre_square
@@ -68,10 +69,7 @@ def read_array(path: str | pathlib.Path) -> np.ndarray:
     Raises:
       InputError: if it cannot be read as one.
     """
-    try:
-        array = np.load(path)
-        if not np.issubdtype(array.dtype, np.number):
-            raise ValueError(f"it holds {array.dtype}")
-        return array
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"cannot read {path} as an array: {error}") from error
+    array = load_npy(path)
+    if not np.issubdtype(array.dtype, np.number):
+        raise unreadable(path, f"it holds {array.dtype}")
+    return array

@@ -83,6 +83,13 @@ def basis(height: int, width: int) -> np.ndarray:
     return tents * np.clip((1 - frequency) / TAPER, 0, 1)[..., None]
 
 
+def by_place(weights: jax.Array, height: int, width: int) -> jax.Array:
+    """(h, w, 1): weights (FREQUENCIES,) at each coefficient, `basis` @ weights without the memory of `basis`."""
+    frequency = jnp.hypot(jnp.arange(height)[:, None] / height, jnp.arange(width)[None] / width)
+    place = jnp.interp(frequency, jnp.asarray(FREQUENCIES), weights) * jnp.clip((1 - frequency) / TAPER, 0, 1)
+    return place[..., None]
+
+
 def pyramid(denoise: Denoiser, levels: tuple[Level, ...], size: int, stride: int = 1) -> Partial:
     """A denoiser of any size from one of images of side `size`.
 
@@ -119,9 +126,7 @@ class Pyramid(NamedTuple):
         coarse = self(denoise, tables, low, sigma / s)[:height, :width]
         noises, weights = tables[min(count, len(tables)) - 1]
         row = jax.vmap(lambda column: jnp.interp(jnp.log(sigma), noises, column), 1)(weights)
-        frequency = jnp.hypot(jnp.arange(height)[:, None] / height, jnp.arange(width)[None] / width)
-        place = jnp.interp(frequency, jnp.asarray(FREQUENCIES), row) * jnp.clip((1 - frequency) / TAPER, 0, 1)
-        return blended(fine, coarse, place.astype(x.dtype)[..., None])
+        return blended(fine, coarse, by_place(row, height, width).astype(x.dtype))
 
 
 def best_weights(fine: np.ndarray, coarse: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -176,7 +181,7 @@ def measure_levels(
             noisy = truth + np.float32(sigma) * noise
             fine, coarse = fine_of(noisy, sigma), coarse_of(noisy, sigma / s)
             weights = best_weights(fine, coarse, truth)
-            place = jnp.asarray(basis(*coarse.shape[1:3]) @ weights, jnp.float32)[..., None]
+            place = by_place(jnp.asarray(weights, jnp.float32), *coarse.shape[1:3])
             found = np.stack(
                 [blended(jnp.asarray(f), jnp.asarray(c), place) for f, c in zip(fine, coarse, strict=True)]
             )

@@ -11,7 +11,7 @@ from cvsa_jax.commands import VERBS
 
 PACKAGE = ROOT / "cvsa_jax"
 ALGORITHMS = [
-    "version", "types", "seeds", "writing", "settings", "numerics", "diffusion", "noise", "spectral",
+    "version", "types", "npy", "seeds", "writing", "settings", "numerics", "diffusion", "noise", "spectral",
     "calibration", "coefficients", "pyramid", "priors", "experts", "tiles", "closed_form", "adapters", "pictures",
     "images", "folders", "models", "parameterizations", "networks", "descriptions", "importers", "exporters",
     "operators", "door", "samplers", "denoising", "guesses", "guidance", "sampler_settings", "plans", "presets",

@@ -42,14 +42,15 @@ class Ledger:
             raise InputError(f"--output={folder} is a file, not a folder")
         self._stale = overwrite and summary.exists()  # pictures of the job before would pass for those of this one
         if summary.exists() and not overwrite:
-            before, self.settings = tiling.agreed(records.read_json(summary, WAY_OUT).get("settings") or {}, settings)
+            stored = records.read_json(summary, WAY_OUT)
+            before, self.settings = tiling.agreed(stored.get("settings") or {}, settings)
             if before != self.settings:
                 raise InputError(
                     f"--output={folder} holds a job with other settings; name another folder or give --overwrite"
                 )
-            noted = records.read_json(summary, WAY_OUT).get("warnings") or {}
             self.rows, self.files = self._read(), {r["image"]: r["file"] for r in self._table(self._files, _FILES)}
-            self.warnings = {name: text for name, text in noted.items() if name in self.done}
+            noted, done = stored.get("warnings") or {}, self.done
+            self.warnings = {name: text for name, text in noted.items() if name in done}
         elif folder.exists() and any(p.name != LOCK for p in folder.iterdir()) and not overwrite:
             raise InputError(f"--output={folder} is not empty; name another folder or give --overwrite")
 

@@ -9,6 +9,7 @@ import scipy.io
 import tifffile
 
 from cvsa_jax import images
+from cvsa_jax.npy import unreadable
 from cvsa_jax.operators import Task
 from cvsa_jax.operators.light import as_power
 from cvsa_jax.settings import Settings, setting
@@ -175,7 +176,7 @@ def _read(path: pathlib.Path) -> np.ndarray:
         raise InputError(f"cannot read {path}: MATLAB's format 7.3; save it with '-v7', or as .npy") from error
     except Exception as error:  # what a damaged file raises is up to zlib, struct and the reader
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"cannot read {path} as an array: {reason}") from error
+        raise unreadable(path, reason) from error
 
 
 def _choose(path: pathlib.Path, names: list[str]) -> str:

@@ -17,6 +17,7 @@ from cvsa_jax.operators.mask_files import MaskPicture, recognise
 from cvsa_jax.operators.painted import photograph
 from cvsa_jax.operators.paired_files import PairedFiles
 from cvsa_jax.operators.registry import parts
+from cvsa_jax.pictures.picture import centre_box
 from cvsa_jax.settings import values
 
 # A pixel of a resized mask is missing where more than this share of its area is.
@@ -109,10 +110,10 @@ def without_own(files: list[pathlib.Path], settings: Any, root: pathlib.Path) ->
     """The images of a folder, less the masks and kernels of the job that lie in it too."""
     own = [v.folder if isinstance(v, PairedFiles) else pathlib.Path(v.path) for v in values(settings).values()
            if isinstance(v, PairedFiles | MaskPicture | KernelFile)]  # fmt: skip
-    own = [path.resolve() for path in own]
+    own = {path.resolve() for path in own}
     if not root.is_dir() or root.resolve() in own:
         return files
-    return [f for f in files if not any(p == f.resolve() or p in f.resolve().parents for p in own)]
+    return [f for f in files if not {place := f.resolve(), *place.parents} & own]
 
 
 def keeps(task: Task, given: bool | None, measured: bool) -> bool:
@@ -155,11 +156,9 @@ def _resized(task: Task, settings: Any, share: np.ndarray, source: Source) -> np
         sizes[task.image_of(source.size, settings)] = task.image_of(square, settings)
     if share.shape not in sizes or share.shape == sizes[share.shape]:
         return share
-    height, width = share.shape
-    side, (rows, columns) = min(height, width), sizes[share.shape]
-    left, top = (width - side) // 2, (height - side) // 2
-    box = (left, top, left + side, top + side)
+    rows, columns = sizes[share.shape]
     image = Image.fromarray(share.astype(np.float32))
+    box = centre_box(image)
     area = np.clip(np.asarray(image.resize((columns, rows), Image.Resampling.BOX, box), np.float64), 0, 1)
     hard = ((share == 0) | (share == 1)).all()
     return (area > TOUCHED).astype(np.float64) if hard else area

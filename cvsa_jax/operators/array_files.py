@@ -7,7 +7,7 @@ import numpy as np
 import scipy.io
 import scipy.sparse
 
-from cvsa_jax import images
+from cvsa_jax.npy import load_npy, unreadable
 from cvsa_jax.types import InputError
 
 SUFFIXES = (".npy", ".mat")
@@ -45,13 +45,11 @@ def read_numbers(path: str) -> np.ndarray:
 
 
 def _numpy(file: pathlib.Path) -> np.ndarray:
-    try:
-        array = np.load(file)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"cannot read {file} as an array: {error}") from error
-    if array.dtype == bool:
-        return array.astype(np.uint8)
-    return images.read_array(file)
+    found = load_npy(file)
+    array = _dense(found)
+    if array is None:
+        raise unreadable(file, f"it holds {found.dtype}")
+    return array
 
 
 def _matlab(file: pathlib.Path, name: str) -> np.ndarray:

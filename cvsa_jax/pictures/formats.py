@@ -10,6 +10,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
+from cvsa_jax.npy import load_npy
 from cvsa_jax.pictures.levels import to_bytes, to_words
 from cvsa_jax.pictures.metadata import sized_exif
 from cvsa_jax.pictures.picture import Carried, resized_alpha
@@ -183,13 +184,7 @@ def read_back(path: pathlib.Path, channels: int | None = None) -> np.ndarray:
     Raises:
       InputError: if it cannot be read.
     """
-    if path.suffix == ".npy":
-        try:
-            image = np.load(path)
-        except (OSError, ValueError, EOFError) as error:
-            raise InputError(f"cannot read {path} as an array: {error}") from error
-    else:
-        image = read_picture(path).pixels
+    image = load_npy(path) if path.suffix == ".npy" else read_picture(path).pixels
     if channels is None or image.shape[-1] == channels:
         return image
     return np.repeat(image.mean(-1, keepdims=True), channels, -1)

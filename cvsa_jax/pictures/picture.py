@@ -80,9 +80,14 @@ class Picture(NamedTuple):
 
 def centre_square(image: Image.Image, size: int) -> Image.Image:
     """The centre square, resized to size x size with a Lanczos filter."""
+    return image.resize((size, size), Image.Resampling.LANCZOS, centre_box(image))
+
+
+def centre_box(image: Image.Image) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) of the centre square."""
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    return image.resize((size, size), Image.Resampling.LANCZOS, (left, top, left + side, top + side))
+    return left, top, left + side, top + side
 
 
 def _square_plane(plane: np.ndarray, size: int) -> np.ndarray:
