@@ -309,6 +309,10 @@ def shrink_noise_estimates(flags: Flags) -> None:
     flags.set(checkpoint="prior", image_size=SIDE, limit=1, tasks="denoise,gaussian_deblur")
 
 
+def shrink_wrong_measurements(flags: Flags) -> None:
+    flags.set(checkpoint="prior", image_size=SIDE, limit=1, tasks="mri", num_steps=2)
+
+
 SHRINK = {
     "restore": shrink_restore,
     "ablate": shrink_ablate,
@@ -319,6 +323,7 @@ SHRINK = {
     "posterior_benchmark": shrink_posterior_benchmark,
     "large": shrink_large,
     "noise_estimates": shrink_noise_estimates,
+    "wrong_measurements": shrink_wrong_measurements,
     "import": lambda flags: None,
     "export": lambda flags: flags.set(checkpoint="prior"),
 }
