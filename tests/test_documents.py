@@ -31,7 +31,7 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 SAMPLE_PAGE = ROOT / "experiments" / "samples" / "README.md"
 DOCUMENTS = [README, *PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", SAMPLE_PAGE]
 DOCUMENTS += sorted((ROOT / "checkpoints").glob("*/MODEL_CARD.md"))
-OTHERS = ("experiments.large", "experiments.noise_estimates", "experiments.posterior_benchmark")
+OTHERS = tuple(f"experiments.{n}" for n in ("large", "noise_estimates", "posterior_benchmark", "wrong_measurements"))
 EXAMPLE_LINES, README_LINES, README_WIDTH = 20, 200, 132
 
 

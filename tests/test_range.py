@@ -19,8 +19,8 @@ from cvsa_jax import (
     restore,
     time_grid,
 )
+from cvsa_jax.coefficients import MOST_NOISE, coefficients
 from cvsa_jax.parameterizations import own
-from cvsa_jax.priors import MOST_NOISE, coefficients
 from cvsa_jax.spectral import Spectrum
 
 SHAPE = (4, 4, 1)
