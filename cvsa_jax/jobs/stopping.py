@@ -1,4 +1,4 @@
-"""Stopping a job at a good place: SIGTERM, as schedulers send it before they take a machine, ends it after its batch."""
+"""Stopping a job at a good place: SIGTERM, sent by schedulers before they take a machine, ends it after its batch."""
 
 import contextlib
 import signal
