@@ -167,7 +167,7 @@ def adopted(folder: pathlib.Path, columns: Iterable[str], named: Mapping[str, st
         if {*row} == {*columns} and all(_sound(row[name]) for name in columns[1:]):
             name = row.pop("image")
             facts = {"file": named.get(name, ""), "files": {}, "row": row, "residuals": residuals[name]}
-            lines.append({"event": DONE, "image": name, "time": 0.0, **facts, "settings": settings})
+            lines.append({"event": DONE, "image": name, "time": 0.0, **facts, "warning": None, "settings": settings})
     return lines
 
 

@@ -16,7 +16,7 @@ def parse(text: str | None) -> tuple[int, int]:
     Raises:
       InputError: if it is none.
     """
-    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text or "1/1", re.ASCII)
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", "1/1" if text is None else text, re.ASCII)
     number, count = map(int, found.groups()) if found else (0, 0)
     if not 1 <= number <= count:
         raise InputError(f"shard must be I/N with I from 1 to N, as in 2/4; got {text!r}")
