@@ -127,6 +127,7 @@ class Killer:
 def test_a_job_that_is_killed_several_times_gives_every_file_bit_for_bit(tiny_checkpoint, tmp_path, monkeypatch):
     """200 images, killed at five random moments; what was done before a kill is not done again."""
     given = {"task": "sr2", "checkpoint": str(tiny_checkpoint), "num_steps": 2, "num_samples": 1, "batch_size": 16}
+    given["noise_std"] = 0.4  # none is warned of, so that its moments are those of files
     given |= {"input": str(make_images(tmp_path / "in", IMAGES))}
     job = lambda name: prepare(resolve({**given, "output": str(tmp_path / name)}))  # noqa: E731
     out, generator = tmp_path / "killed", np.random.default_rng(0)
@@ -334,7 +335,7 @@ def test_the_processes_of_a_job_share_its_folder(run, some_images, tmp_path, mon
 def test_the_last_that_was_said_of_an_image_holds(tmp_path):
     """Whatever the clocks of the machines; failures and warnings go with what is done again."""
     early, late = Manifest(tmp_path / "manifest.1-of-2.jsonl"), Manifest(tmp_path / "manifest.2-of-2.jsonl")
-    facts = {"file": "a.png", "files": {}, "row": {}, "residuals": [], "settings": "0"}
+    facts = {"file": "a.png", "files": {}, "row": {}, "residuals": [], "settings": "0", "warning": None}
     early.append({"event": manifest.DONE, "image": "a", "time": 1e12, **facts})
     early.append({"event": manifest.WARNED, "image": "a", "time": 1e12, "text": "look"})
     account = manifest.read(tmp_path)

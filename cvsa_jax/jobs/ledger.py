@@ -74,10 +74,8 @@ class Ledger:
         named = {r["image"]: r["file"] for r in records.read_rows(self._files) if {*r} == {*_FILES}}
         account, new, digest = manifest.read(self._folder), [], manifest.digest_of(self.settings)
         if not manifest.files(self._folder):  # of an earlier version
-            new = manifest.adopted(self._folder, self.columns, named, digest)
-            noted = records.read_json(self._summary, WAY_OUT).get("warnings") or {}
-            texts = {line["image"]: noted[line["image"]] for line in new if line["image"] in noted}
-            new += [account.line(manifest.WARNED, name, text=text) for name, text in texts.items()]
+            warnings = records.read_json(self._summary, WAY_OUT).get("warnings") or {}
+            new = manifest.adopted(self._folder, self.columns, named, warnings, digest)
             for line in new:
                 account.take(line)
         if any(line["settings"] != digest for line in account.done.values()):
@@ -183,19 +181,26 @@ class Ledger:
             for line in lines:
                 self._account.take(line)
 
-    def add(self, name: str, files: Mapping[str, str], row: Mapping[str, str], residuals: Sequence) -> None:
+    def add(
+        self,
+        name: str,
+        files: Mapping[str, str],
+        row: Mapping[str, str],
+        residuals: Sequence,
+        warning: str | None = None,
+    ) -> None:
         """Count an image as done.
 
         Args:
           name: of the image. files: checksum by path below the folder. row: of metrics.csv, by column; what is not
-            there stays empty. residuals: (residual, whether it was taken) of each sample.
+            there stays empty. residuals: (residual, whether it was taken) of each sample. warning: as in `warn`.
         """
         with self._guard:
             facts = {"file": self.files.get(name, ""), "files": files, "row": row, "residuals": residuals}
             if self._writer.parts == 1:  # else each part waits for its end
                 with self._metrics.open("a", newline="", encoding="utf-8") as table:
                     csv.DictWriter(table, self.columns, "").writerow({"image": name, **row})
-            warning, digest = self._account.warnings.get(name), manifest.digest_of(self.settings)
+            warning, digest = warning or self._account.warnings.get(name), manifest.digest_of(self.settings)
             self._append(self._account.line(manifest.DONE, name, **facts, warning=warning, settings=digest))
 
     def warn(self, name: str, text: str) -> None:

@@ -3,7 +3,8 @@
 Every process appends to a file of its own. Each line has `event`, `image` and `time`, in seconds since 1970:
 
     done    the image has all its files: `file` of the input, `files` with their checksums (SHA-256), `row` of
-            metrics.csv, `residuals` of its samples and which were taken (`chosen`), `settings`, a digest of the job's
+            metrics.csv, `residuals` of its samples and which were taken (`chosen`), `settings`, a digest of the job's,
+            `warning`, what was known by then to look at
     failed  it could not be restored: `why`
     warned  its answer should be looked at: `text`
     again   what came before does not count: it failed, or its files are missing or damaged
@@ -52,6 +53,7 @@ class Account:
         elif event == DONE:
             self.done[name] = line
             self.failures.pop(name, None)
+            self.warnings |= {name: line["warning"]} if line["warning"] else {}
         elif event == FAILED and name not in self.done:
             self.failures[name] = line["why"]
         elif event == WARNED:
@@ -80,7 +82,11 @@ def _parsed(text: bytes) -> dict | None:
     """A line, if it is whole."""
     try:
         line = json.loads(text)
-        needed = {DONE: ("file", "files", "row", "residuals", "settings"), FAILED: ("why",), WARNED: ("text",)}
+        needed = {
+            DONE: ("file", "files", "row", "residuals", "settings", "warning"),
+            FAILED: ("why",),
+            WARNED: ("text",),
+        }
         names = ("image", "time", *needed.get(line["event"], ()))
         return line if all(name in line for name in names) else None
     except (ValueError, TypeError, KeyError):
@@ -152,11 +158,13 @@ def damaged(folder: pathlib.Path, lines: Iterable[dict]) -> dict[str, str]:
         return {name: file for (name, file, _), good in zip(checks, pool.map(sound, checks), strict=True) if not good}
 
 
-def adopted(folder: pathlib.Path, columns: Iterable[str], named: Mapping[str, str], settings: str) -> list[dict]:
+def adopted(
+    folder: pathlib.Path, columns: Iterable[str], named: Mapping[str, str], warnings: Mapping[str, str], settings: str
+) -> list[dict]:
     """The lines of what a version without manifests did, of its tables; it took no checksums.
 
     Args:
-      columns: of metrics.csv. named: the input file by name. settings: their digest.
+      columns: of metrics.csv. named: the input file by name. warnings: by name. settings: their digest.
     """
     columns, residuals = [*columns], defaultdict(list)
     for row in records.read_rows(folder / "residuals.csv"):
@@ -167,7 +175,8 @@ def adopted(folder: pathlib.Path, columns: Iterable[str], named: Mapping[str, st
         if {*row} == {*columns} and all(_sound(row[name]) for name in columns[1:]):
             name = row.pop("image")
             facts = {"file": named.get(name, ""), "files": {}, "row": row, "residuals": residuals[name]}
-            lines.append({"event": DONE, "image": name, "time": 0.0, **facts, "warning": None, "settings": settings})
+            facts |= {"warning": warnings.get(name), "settings": settings}
+            lines.append({"event": DONE, "image": name, "time": 0.0, **facts})
     return lines
 
 

@@ -4,13 +4,13 @@ import dataclasses
 import math
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from cvsa_jax import images, measures, plots
-from cvsa_jax.jobs import pairing, records
+from cvsa_jax import measures
+from cvsa_jax.jobs import grid, pairing, records
 from cvsa_jax.jobs.bundle import Bundle
 from cvsa_jax.jobs.inputs import Measured
 from cvsa_jax.jobs.ledger import Ledger
@@ -18,10 +18,8 @@ from cvsa_jax.jobs.settings import RestorationJob, command
 from cvsa_jax.jobs.shards import Writer, writer_of
 from cvsa_jax.measures import Case
 from cvsa_jax.operators import known_pixels
-from cvsa_jax.pictures import formats
 from cvsa_jax.presets import MEAN
 
-GRID_IMAGES, GRID_SIDE = 32, 512
 # The folders of pictures that a job writes.
 KINDS = ("restored", "measurement", "truth", "operator", "kernel", "samples", "deviation", "aligned")
 
@@ -131,17 +129,21 @@ class Results:
         """Of the answer: the mean over the samples (N,) that it is made of, or that of the chosen one."""
         return float(residuals.mean() if self._mean else residuals.min())
 
-    def write(self, measured: Measured, found: Restored) -> None:
+    def write(self, measured: Measured, found: Restored, warning: str | None = None) -> None:
         """All files and the metrics of one image, or none of them.
+
+        Args:
+          measured, found: of the image. warning: what its answer should be looked at for; what is given to `warn`
+            later may be lost by a kill in between.
 
         Raises:
           OSError: if one cannot be written.
         """
         best = int(np.argmin(found.residuals))
-        residuals = [(float(r), self._mean or i == best) for i, r in enumerate(found.residuals)]
+        residuals = [(float(f"{r:.6g}"), self._mean or i == best) for i, r in enumerate(found.residuals)]
         with Bundle(self.folder, measured.entry.name) as bundle:
             row = self._write(bundle, measured, found, best)
-            self._ledger.add(measured.entry.name, bundle.checksums(), row, residuals)
+            self._ledger.add(measured.entry.name, bundle.checksums(), row, residuals, warning)
 
     def _write(self, bundle: Bundle, measured: Measured, found: Restored, best: int) -> dict[str, str]:
         """Its files; the row of metrics.csv."""
@@ -196,23 +198,26 @@ class Results:
         finite = {c: [v for v in values if math.isfinite(v)] for c, values in table.items()}
         return {c: float(np.mean(values)) for c, values in finite.items() if values}
 
-    def finish(self, failures: Mapping[str, str], last: Callable[[], object] = lambda: None) -> None:
+    def finish(
+        self, failures: Mapping[str, str], performance: Mapping[str, Any] | None = None,
+        last: Callable[[], object] = lambda: None,
+    ) -> None:  # fmt: skip
         """Make the tables, summary.json and grid.png of all that is done in the folder, by whatever shard.
 
         Args:
-          failures: why images of this process could not be restored, by name. last: what else to make of the files;
-            no other shard does so while it runs.
+          failures: why images of this process could not be restored, by name. performance: what this run took.
+          last: what else to make of the files; no other shard does so while it runs.
         """
         self._ledger.close(failures)
         self.writer.meet("ends")
         if self.writer.makes_tables:
             with self._ledger.tables():
-                self._summarise()
-                self._grid()
+                self._summarise({} if performance is None else {"performance": dict(performance)})
+                grid.draw(self.folder, [row["image"] for row in self.rows], self._task.blind)
                 last()
         self._ledger.release()
 
-    def _summarise(self) -> None:
+    def _summarise(self, more: Mapping[str, Any]) -> None:
         rows, failures = self.rows, self._ledger.failures(self._names)
         gone = {row["image"] for row in rows} | failures.keys()
         missing = [name for name in self._names if name not in gone]
@@ -220,28 +225,4 @@ class Results:
         record["missing"] = {"count": len(missing), "names": missing}
         if "noise_std" in self._measures:
             record["noise_std"] = {r["image"]: float(r["noise_std"]) for r in rows if r["noise_std"]}
-        self._ledger.summarise(record)
-
-    def _grid(self) -> None:
-        """Truth, measurement, restoration and what else there is of each image, side by side."""
-        names = [row["image"] for row in self.rows][:GRID_IMAGES]
-        if not names:
-            return
-        files = {"truth": "{}", "measurement": "{}", "restored": "{}", "aligned": "{}", "samples": "{}_00"}
-        files |= {"operator": "{}", "kernel": "{}"} if self._task.blind else {}
-        files = {k: f for k, f in files.items() if formats.find_picture(self.folder / k, f.format(names[0])).exists()}
-        titles = {"samples": "one chain", "operator": "its kernel", "kernel": "kernel found"}
-        kinds = [titles.get(k, k) for k in files]
-        blocks = math.ceil(len(names) / 8)
-        rows = [[] for _ in range(math.ceil(len(names) / blocks))]
-        for i, name in enumerate(names):
-            pictures = [self._read(kind, form.format(name)) for kind, form in files.items()]
-            side = max(picture.shape[0] for picture in pictures)
-            rows[i // blocks] += [plots.magnified(x, side) for x in pictures]
-        side = max(max(picture.shape[:2]) for row in rows for picture in row)
-        plots.save_grid(self.folder / "grid.png", rows, kinds * blocks, scale=max(1, 128 // side))
-
-    def _read(self, kind: str, name: str) -> np.ndarray:
-        """A picture for the grid, photographs reduced."""
-        picture = formats.read_back(formats.find_picture(self.folder / kind, name))
-        return images.reduced(picture, GRID_SIDE)
+        self._ledger.summarise(record | dict(more))

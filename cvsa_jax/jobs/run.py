@@ -32,7 +32,7 @@ class Runnable(Prepared):
         """
         with stopping.listening():
             restore_all(self)
-            self.results.finish(self.failures, last)
+            self.results.finish(self.failures, last=last)
         if stopping.asked():
             left = f"{self.left} image{'' if self.left == 1 else 's'} left" if self.left else "nothing is left of it"
             raise Stopped(f"stopped {self.job.job.output}: {left}; the same command goes on from here")
