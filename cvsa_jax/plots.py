@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from cvsa_jax.images import to_bytes
+from cvsa_jax.writing import whole
 
 TITLE = 16
 
@@ -60,7 +61,8 @@ def save_blocks(
             canvas.paste(_label(title, width - 2), (j * width, top))
         top += height
     path.parent.mkdir(parents=True, exist_ok=True)
-    canvas.save(path)
+    with whole(path) as part:
+        canvas.save(part, "PNG")
 
 
 def _label(title: str, width: int) -> Image.Image:

@@ -71,6 +71,10 @@ class InputError(ValueError):
     """A problem with what the user gave; its message is one line meant for them."""
 
 
+class Stopped(BaseException):
+    """A job that was asked to end did so at a good place; the message says what is left of it."""
+
+
 class UnsuitableError(ValueError):
     """A method that cannot do a task; the message says why."""
 

@@ -4,16 +4,19 @@ import contextlib
 import json
 import os
 import pathlib
-import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
+
+import numpy as np
+
+PART = ".part"  # what the names of unfinished files and folders end in
 
 
 @contextlib.contextmanager
 def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """A place beside a path to write a file or a folder to; what is there at the end becomes the path."""
-    part = path.with_name(f"{path.name}.part")
+    part = path.with_name(f"{path.name}{PART}")
     _remove(part)  # of a run that was killed
     try:
         yield part
@@ -31,31 +34,27 @@ def _remove(part: pathlib.Path) -> None:
     part.unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def all_or_none(folder: pathlib.Path, name: str, tables: Sequence[pathlib.Path]) -> Iterator[None]:
-    """Write the files `folder/KIND/NAME.*` and rows of tables; if that fails, the files go and the tables are cut back.
+def clear(folder: pathlib.Path, below: Iterable[str]) -> None:
+    """Remove the files that killed programs left half written in a folder, and anywhere below some of its folders."""
+    for part in [*folder.glob(f"*{PART}"), *(p for name in below for p in (folder / name).rglob(f"*{PART}"))]:
+        if part.is_file():  # a folder may be called so
+            part.unlink()
 
-    Args:
-      folder: of them all. name: of the files, perhaps with folders; those in `samples` have a number behind it.
-      tables: files that rows are appended to.
-    """
-    sizes = {table: table.stat().st_size for table in tables}
-    try:
-        yield
-    except BaseException:
-        for table, size in sizes.items():
-            os.truncate(table, size)
-        for kind in (k for k in folder.iterdir() if k.is_dir()):
-            place = (kind / name).parent
-            for file in place.iterdir() if place.is_dir() else ():
-                rest = file.name.removeprefix(pathlib.PurePath(name).name)
-                if re.fullmatch(r"(_\d+)?\.\w+(\.part)?" if kind.name == "samples" else r"\.\w+(\.part)?", rest):
-                    file.unlink()
-        raise
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Write a text file, creating its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def write_npy(path: pathlib.Path, array: np.ndarray) -> None:
+    """Write an array as a .npy file, creating its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as part, part.open("wb") as file:
+        np.save(file, array)
 
 
 def write_json(path: pathlib.Path, record: dict[str, Any]) -> None:
     """Write plain JSON values for people and programs to read."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as part:
-        part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(record, indent=1) + "\n")

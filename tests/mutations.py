@@ -275,6 +275,20 @@ MUTATIONS = (
              "*(noises[0] for row in rows)", "tests/test_noise_estimation.py -k own_noise"),
     Mutation("noise estimates: no residual is too large", "jobs/cautions.py", "HIGHEST + chance", "99 * HIGHEST",
              "tests/test_cautions.py -k unlike"),
+    # Restarts.
+    Mutation("manifest: its own clock alone", "jobs/manifest.py", "max(time.time(), self.last + 1e-3)", "time.time()",
+             "tests/test_restart.py -k said"),
+    Mutation("ledger: files are not looked at", "jobs/ledger.py", "manifest.damaged(folder, own)", "{}",
+             "tests/test_restart.py -k damaged"),
+    Mutation("ledger: two names of one file", "jobs/ledger.py", "if other or own[0]", "if own[0]",
+             "tests/test_restart.py -k differently"),
+    Mutation("lock: any division goes", "jobs/folder_lock.py", "if before != parts:", "if False:",
+             "tests/test_restart.py -k divisions"),
+    Mutation("shards: by the length of the name", "jobs/shards.py",
+             'int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")', "len(name)",
+             "tests/test_restart.py -k whatever"),
+    Mutation("stopping: not asked", "jobs/restoring.py", "if stopping.asked():", "if False:",
+             "tests/test_restart.py -k sigterm"),
 )  # fmt: skip
 
 

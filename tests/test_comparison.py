@@ -207,8 +207,8 @@ def test_comparison_goes_on_where_it_was_stopped(compared):
     job = output / "jobs" / "sr2" / "ddrm"
     table = (output / "table.md").read_text()
     stamps = {p: p.stat().st_mtime_ns for p in output.rglob("restored/*.png") if p.parent.parent != job}
-    lines = (job / "metrics.csv").read_text().splitlines(keepends=True)
-    (job / "metrics.csv").write_text("".join(lines[:-1]))
+    lines = (job / "manifest.jsonl").read_text().splitlines(keepends=True)
+    (job / "manifest.jsonl").write_text("".join(lines[:-1]))
     shutil.rmtree(output / "figures")
     done = run()
     assert done.returncode == 0, done.stderr

@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import hashlib
 import json
 import os
 import pathlib
@@ -15,12 +16,14 @@ import pytest
 from conftest import SAMPLES
 from PIL import Image
 
-from cvsa_jax import commands, images, writing
+from cvsa_jax import commands, images, measures, writing
 from cvsa_jax.commands import VERBS
 from cvsa_jax.evaluation.finished import FinishedJob
-from cvsa_jax.jobs import prepare, records, resolve
+from cvsa_jax.jobs import manifest, prepare, records, resolve
+from cvsa_jax.jobs.bundle import Bundle
 from cvsa_jax.jobs.folder_lock import FolderLock
 from cvsa_jax.jobs.ledger import Ledger
+from cvsa_jax.jobs.manifest import Manifest
 from cvsa_jax.types import InputError
 
 JOB = {"task": "sr2", "method": "classical", "noise_std": 0.05}
@@ -160,21 +163,27 @@ def test_the_input_is_only_read(restore, photos_folder):
     assert tree(photos_folder) == before
 
 
-def fail_once(monkeypatch, owner, name: str, for_image: str, error: Exception):
-    """A method that fails of one image, behind what it does."""
-    method = getattr(owner, name)
+@pytest.fixture
+def full_disk(monkeypatch):
+    """A disk that is full once the line of image `a` has been written to the manifest."""
+    append = Manifest.append
 
-    def failing(self, row, *args):
-        method(self, row, *args)
-        if row["image"] == for_image:
-            raise error
+    def refuse(*args):
+        raise NO_SPACE
 
-    monkeypatch.setattr(owner, name, failing)
+    def failing(self, *lines):
+        with monkeypatch.context() as inner:
+            if any(line["image"] == "a" and line["event"] == manifest.DONE for line in lines):
+                inner.setattr(os, "fsync", refuse)
+            append(self, *lines)
+
+    with monkeypatch.context() as outer:
+        outer.setattr(Manifest, "append", failing)
+        yield outer
 
 
-def test_an_image_that_cannot_be_written_leaves_nothing_and_the_rest_goes_on(restore, tmp_path, monkeypatch):
+def test_an_image_that_cannot_be_written_leaves_nothing_and_the_rest_goes_on(restore, tmp_path, full_disk):
     """Of a picture, an array or a row; names that begin alike are not mistaken; the same command completes it."""
-    fail_once(monkeypatch, Ledger, "add", "a", NO_SPACE)
     done, out = restore(), tmp_path / "out"
     assert done.returncode == 1
     assert f"failed: a: cannot write {out}: No space left on device\n" in done.stderr
@@ -188,15 +197,14 @@ def test_an_image_that_cannot_be_written_leaves_nothing_and_the_rest_goes_on(res
     for table in ("metrics.csv", "residuals.csv"):
         assert {row["image"] for row in rows(out / table)} == {"a.png", "b"}
     assert list(json.loads((out / "summary.json").read_text())["failures"]) == ["a"]
-    monkeypatch.undo()
+    full_disk.undo()
     again = restore()
     assert again.returncode == 0, again.stderr
     assert {row["image"] for row in rows(out / "metrics.csv")} == {"a", "a.png", "b"}
 
 
-def test_a_full_disk_ends_the_job(restore, tmp_path, monkeypatch):
+def test_a_full_disk_ends_the_job(restore, tmp_path, monkeypatch, full_disk):
     """Its next images would be computed for nothing."""
-    fail_once(monkeypatch, Ledger, "add", "a", NO_SPACE)
     full = os.statvfs(tmp_path)  # a real answer, but for what is free
     usage = type("usage", (), {"total": full.f_blocks, "used": full.f_blocks, "free": 0})
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
@@ -221,30 +229,27 @@ def test_files_appear_whole_and_errors_name_them(tmp_path):
 
 @pytest.mark.parametrize("name", ["x", "sub/x", "x[1]", "50%"])
 def test_of_one_image_all_is_written_or_nothing(tmp_path, name):
-    """Files of other images, whose names begin alike, stay."""
-    others = [
-        f"restored/{name}.png.png",
-        f"restored/{name}_00.png",
-        f"restored/{name}y.png",
-        f"samples/{name}_00_01.png",
-    ]
-    own = [f"restored/{name}.png", f"kernel/{name}.npy", f"samples/{name}_00.png", f"samples/{name}_100.png"]
-    own.append(f"restored/{name}.png.part")
-    for place in (*others, *own):
-        images.save_image((tmp_path / place).with_suffix(".png"), np.zeros((1, 1, 1)))
-        (tmp_path / place).touch()
-    (tmp_path / "table.csv").write_text("one\n")
+    """Files of other images, whose names begin alike, stay; of what is there at the end the checksums are right."""
+    others = [f"restored/{name}.png.png", f"restored/{name}_00.png", f"samples/{name}_00_01.png"]
+    for place in others:
+        images.save_image(tmp_path / place, np.zeros((1, 1, 1)))
 
-    def write():
-        with writing.all_or_none(tmp_path, name, [tmp_path / "table.csv"]):
-            (tmp_path / "table.csv").write_text("one\ntwo\nthr")
-            raise NO_SPACE
+    def write(error: Exception | None):
+        with Bundle(tmp_path, name) as bundle:
+            bundle.picture("restored", np.zeros((1, 1, 1)))
+            bundle.picture("samples", np.zeros((1, 1, 1)), behind="_00")
+            bundle.kernel("kernel", np.ones((3, 3)))
+            if error is not None:
+                raise error
+            return bundle.checksums()
 
     with pytest.raises(OSError, match="No space"):
-        write()
-    assert (tmp_path / "table.csv").read_text() == "one\n"
-    assert all((tmp_path / place).exists() for place in others)
-    assert not any((tmp_path / place).exists() for place in own)
+        write(NO_SPACE)
+    assert {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()} == {*others}
+    found = write(None)
+    assert {*found} == {f"restored/{name}.png", f"samples/{name}_00.png", f"kernel/{name}.png", f"kernel/{name}.npy"}
+    for place, checksum in found.items():
+        assert hashlib.sha256((tmp_path / place).read_bytes()).hexdigest() == checksum
 
 
 # One image of many.
@@ -352,19 +357,17 @@ def test_two_jobs_do_not_write_into_one_folder(restore, tmp_path):
 
 
 def test_a_job_that_was_overtaken_begins_again(job):
-    """Both were prepared; the second does not write its older account over that of the first."""
-    first, second = job(), None
-    first.results._ledger.release()
+    """It was prepared before another one wrote: it does not write its older account over that."""
+    first = job()
+    folder, settings = first.results.folder, records.plain(first.job.record())
+    columns = measures.columns(first.job.task)
+    older = Ledger(folder, columns, settings, overwrite=False)
     first.run()
-    ledger = Ledger(first.results.folder, [], {}, overwrite=True)
-    assert ledger.rows == []
-    settings = records.plain(first.job.record())
-    second = Ledger(first.results.folder, first.results._ledger.columns[1:], settings, overwrite=False)
-    second.rows.pop()
+    assert Ledger(folder, columns, settings, overwrite=True).rows == []
     with pytest.raises(InputError, match="another job has just written to"):
-        second.begin({}, [])
-    second.release()
-    assert len(rows(first.results.folder / "metrics.csv")) == 3
+        older.begin({"settings": settings})
+    older.release()
+    assert len(rows(folder / "metrics.csv")) == 3
 
 
 def test_a_folder_may_be_held_again(tmp_path):

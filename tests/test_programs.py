@@ -175,8 +175,8 @@ def test_results_are_never_overwritten_by_accident(job, restore, inputs, tmp_pat
     assert "other settings" in other.stderr
     assert tree(output) == before
     # The same command finishes what is missing and leaves the rest alone.
-    lines = (output / "metrics.csv").read_text().splitlines(keepends=True)
-    (output / "metrics.csv").write_text("".join(line for line in lines if "colour2" not in line))
+    lines = (output / "manifest.jsonl").read_text().splitlines(keepends=True)
+    (output / "manifest.jsonl").write_text("".join(line for line in lines if "colour2" not in line))
     os.utime(output / "restored" / "colour0.png", (1, 1))
     again = restore("--task=motion_deblur", f"--input={inputs}", f"--output={output}")
     assert again.returncode == 1  # the broken file is still broken

@@ -17,7 +17,7 @@ from absl import logging
 
 from cvsa_jax.commands import flags
 from cvsa_jax.settings import nearest
-from cvsa_jax.types import InputError
+from cvsa_jax.types import InputError, Stopped
 from cvsa_jax.version import __version__
 
 # By name: (module, a line for people).
@@ -110,13 +110,19 @@ def require_backend() -> None:
 
 @contextlib.contextmanager
 def stopped():
-    """Turn an interrupt into one line and exit code 130; end quietly if nobody reads the output any more."""
+    """Turn an interrupt into one line and exit code 130, and a job that SIGTERM ended into a line and 0.
+
+    End quietly if nobody reads the output any more.
+    """
     try:
         yield
         sys.stdout.flush()
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
+    except Stopped as stop:  # of several jobs; where it was all, the verb has said it
+        print(stop)
+        sys.exit(0)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the end
         sys.exit(1)

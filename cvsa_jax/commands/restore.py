@@ -15,12 +15,13 @@ from typing import Any
 from cvsa_jax import measures
 from cvsa_jax.commands.flags import Groups
 from cvsa_jax.evaluation import report
-from cvsa_jax.jobs import Prepared, prepare, resolve
+from cvsa_jax.jobs import prepare, resolve
 from cvsa_jax.jobs.listing import listing
 from cvsa_jax.jobs.methods import METHODS
+from cvsa_jax.jobs.run import Runnable
 from cvsa_jax.jobs.settings import JobSettings, belongs, known
 from cvsa_jax.settings import Settings, fields, setting
-from cvsa_jax.types import UnsuitableError
+from cvsa_jax.types import Stopped, UnsuitableError
 
 __all__ = ["belongs", "check", "groups"]
 
@@ -48,13 +49,22 @@ def check(given: dict[str, Any]) -> Callable[[], None]:
         raise ValueError(f"{method} cannot do {given.get('task')}: {error}") from error
 
     def work() -> None:
-        prepared.run()
+        try:
+            prepared.run(lambda: make_report(prepared))
+        except Stopped as stop:
+            print(stop)
         close(prepared)
 
     return work
 
 
-def close(prepared: Prepared) -> None:
+def make_report(prepared: Runnable) -> None:
+    """Write the page of all that is done, if it is asked for."""
+    if prepared.job.job.report and prepared.results.rows:
+        report.job_report(prepared.results.folder)
+
+
+def close(prepared: Runnable) -> None:
     """The closing lines, and exit code 1 if an image failed."""
     results, failures, job = prepared.results, prepared.failures, prepared.job
     lines = measures.closing_lines(job.task, results.means())
@@ -64,7 +74,7 @@ def close(prepared: Prepared) -> None:
     if results.rows:  # else there is none
         print(f"pictures: {results.folder / 'grid.png'}, {results.folder / 'restored'}")
     if job.job.report and results.rows:
-        print(f"report: {report.job_report(results.folder)}")
+        print(f"report: {results.folder / 'report.html'}")
     if failures:
         print(f"error: {len(failures)} of the images failed, see {results.folder / 'summary.json'}", file=sys.stderr)
         sys.exit(1)

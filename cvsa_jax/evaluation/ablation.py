@@ -14,6 +14,7 @@ from cvsa_jax.evaluation.tables import Grid, figure
 from cvsa_jax.jobs import RestorationJob, prepare, records, resolve
 from cvsa_jax.measures import MEASURES
 from cvsa_jax.types import InputError
+from cvsa_jax.writing import whole, write_text
 
 SHOWN = ("psnr", "ssim", "kernel_mse", "residual", "seconds", "network_evaluations")
 PLOTTED = ("psnr", "ssim", "residual")
@@ -111,7 +112,8 @@ def plot(path: pathlib.Path, sweep: Sweep, grid: Grid) -> None:
         axis.set(title=f"{measure.heading}{f', {measure.unit}' if measure.unit else ''}", xlabel=sweep.name)
         axis.grid(alpha=0.3)
     canvas.tight_layout()
-    canvas.savefig(path, dpi=110)
+    with whole(path) as part:
+        canvas.savefig(part, dpi=110, format="png")
     pyplot.close(canvas)
 
 
@@ -127,7 +129,7 @@ def ablate(sweeps: list[Sweep], output: pathlib.Path, settings: dict, count: int
     records.write_rows(output / "ablation.csv", ("sweep", "value", "image", "metric", "figure"), long)
     grids = [grid_of(sweep, done) for sweep in sweeps]
     text = "\n".join(grid.markdown() for grid in grids)
-    (output / "ablation.md").write_text(text)
+    write_text(output / "ablation.md", text)
     plots = {sweep.name: output / f"{sweep.name}.png" for sweep in sweeps}
     for sweep, grid in zip(sweeps, grids, strict=True):
         plot(plots[sweep.name], sweep, grid)

@@ -21,6 +21,7 @@ from cvsa_jax.noise import NOISES
 from cvsa_jax.operators import find_task
 from cvsa_jax.settings import build, fields, text_of, values
 from cvsa_jax.types import InputError, UnsuitableError
+from cvsa_jax.writing import write_text
 
 MEASUREMENT = "measurement"
 CHAINS = Measure("chains", None, 0, interval=False)
@@ -223,8 +224,8 @@ def compare(plan: Plan, files: list[str], judge: Judge, caption: str, settings: 
     shown = ("psnr", "ssim", "fid" if any("fid" in g.columns for g in grids) else "patch_distance", "kernel_mse")
     overview = tables.Overview(grids, shown)
     text = "\n".join([overview.markdown(), *(grid.markdown() for grid in grids)])
-    (plan.output / "table.md").write_text(f"{caption}\n\n{text}")
-    (plan.output / "table.tex").write_text(overview.latex(caption))
+    write_text(plan.output / "table.md", f"{caption}\n\n{text}")
+    write_text(plan.output / "table.tex", overview.latex(caption))
     chosen = {(t, r): _numbers(plan, t, r).index(job.folder) for (t, r), job in done.items()}
     commands = {f"{t}, {r}": ["cvsa", "restore", *command(job_of(plan, t, r, n))] for (t, r), n in chosen.items()}
     tried = {f"{t}, {r}": {f.name: mean_of(FinishedJob(f), judged_by(r)) for f in _numbers(plan, t, r)}

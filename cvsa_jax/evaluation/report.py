@@ -16,6 +16,7 @@ from cvsa_jax.evaluation.tables import Grid, arrow
 from cvsa_jax.measures import MEASURES, column_of
 from cvsa_jax.pictures import formats
 from cvsa_jax.pictures.levels import to_bytes
+from cvsa_jax.writing import write_text
 
 _FOLDER = pathlib.Path(__file__).parent
 # What browsers show, by suffix.
@@ -134,7 +135,7 @@ def job_report(folder: pathlib.Path) -> pathlib.Path:
     settings = (
         done.settings | done.record["versions"] | {"command": f"cvsa restore {shlex.join(done.record['command'])}"}
     )
-    path.write_text(page(done.settings["task"], summary, "", rows, settings))
+    write_text(path, page(done.settings["task"], summary, "", rows, settings))
     return path
 
 
@@ -168,5 +169,5 @@ def write_report(
         if plots and grid.title in plots:
             source, name = _embedded(plots[grid.title]), html.escape(grid.title)
             body.append(f'<img alt="{name}" style="max-width:100%" src="{source}">')
-    path.write_text(page(title, summary, "".join(body), rows, settings))
+    write_text(path, page(title, summary, "".join(body), rows, settings))
     return path

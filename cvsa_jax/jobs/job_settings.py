@@ -3,6 +3,7 @@
 import dataclasses
 
 from cvsa_jax.checkpoints import DEFAULT
+from cvsa_jax.jobs import shards
 from cvsa_jax.jobs.measurements import MeasurementSettings
 from cvsa_jax.jobs.methods import CVSA, METHODS
 from cvsa_jax.networks import DTYPES
@@ -52,6 +53,10 @@ class JobSettings(MeasurementSettings):
         None, "Cut the centre square and resize it to this side.", "pixels", low=1, otherwise="the image as it is"
     )
     limit: int | None = setting(None, "Restore only the first N images.", low=1, free=True, otherwise="all")
+    shard: str | None = setting(
+        None, "I/N: do only the I-th of N shares of the images; others may do theirs in the same --output meanwhile.",
+        free=True, otherwise="all of them",
+    )  # fmt: skip
     format: str | None = setting(
         None, "The files of restored/ and samples/.", choices=FORMATS,
         otherwise="png, with 16 bits where the input has more than 8",
@@ -63,3 +68,9 @@ class JobSettings(MeasurementSettings):
     method: str = setting(CVSA, "What restores.", choices=METHODS)
     seed: int = setting(0, "Seed of masks, kernels, noise and samples.", low=0, high=LARGEST)
     batch_size: int = setting(16, "Samples restored together.", low=1, free=True)
+
+    def __post_init__(self):
+        super().__post_init__()
+        shards.parse(self.shard)
+        if self.shard is not None and self.overwrite:
+            raise ValueError("--overwrite beside --shard would remove what other shards did: empty --output, or do all")

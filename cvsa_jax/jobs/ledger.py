@@ -2,137 +2,248 @@
 
 import contextlib
 import csv
+import functools
 import pathlib
 import shutil
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 from cvsa_jax import writing
-from cvsa_jax.jobs import records, tiling
+from cvsa_jax.jobs import manifest, records, tiling
 from cvsa_jax.jobs.folder_lock import NAME as LOCK
 from cvsa_jax.jobs.folder_lock import FolderLock
+from cvsa_jax.jobs.manifest import Account, Manifest
+from cvsa_jax.jobs.shards import WHOLE, Writer
 from cvsa_jax.types import InputError
 
 WAY_OUT = "give --overwrite to begin anew, or name another folder"
-_RESIDUALS = ("image", "sample", "residual", "chosen")
 _FILES = ("image", "file")
 
 
 class Ledger:
-    """metrics.csv, residuals.csv, files.csv (the input of each name) and summary.json of one job's folder.
+    """The manifests of a folder of results, and what is made of them: metrics.csv, residuals.csv, files.csv (the input
+    of each name) and summary.json. Several threads may use it.
 
     Args:
       folder: of the job. measures: the columns of metrics.csv behind the name.
       settings: of the job, as JSON gives them back. overwrite: whether what is there is given up.
+      writer: which part of the folder this process writes. pictures: the folders of them that a job makes.
 
     Raises:
       InputError: if the folder holds something else, or its account is damaged.
     """
 
-    def __init__(self, folder: pathlib.Path, measures: Sequence[str], settings: dict, overwrite: bool):
-        self._folder, self._overwrite = folder, overwrite
+    def __init__(
+        self, folder: pathlib.Path, measures: Sequence[str], settings: dict, overwrite: bool,
+        writer: Writer = WHOLE, pictures: Collection[str] = (),
+    ):  # fmt: skip
+        self._folder, self._overwrite, self._writer, self._pictures = folder, overwrite, writer, pictures
+        self._summary = folder / "summary.json"
         self._metrics, self._residuals, self._files = (folder / f"{n}.csv" for n in ("metrics", "residuals", "files"))
+        self._guard, self._lock, self._manifest = threading.RLock(), None, None
+        self._account, self._adopted = Account(), []
         self.columns = ["image", *measures]
-        self.rows: list[dict] = []
+        self.settings, self.damaged = settings, {}
         self.files: dict[str, str] = {}  # of each name, also of images that are not done
-        self._lock: FolderLock | None = None
-        self.settings = settings
-        self.warnings: dict[str, str] = {}
-        summary = folder / "summary.json"
         if folder.exists() and not folder.is_dir():
             raise InputError(f"--output={folder} is a file, not a folder")
-        self._stale = overwrite and summary.exists()  # pictures of the job before would pass for those of this one
-        if summary.exists() and not overwrite:
-            stored = records.read_json(summary, WAY_OUT)
-            before, self.settings = tiling.agreed(stored.get("settings") or {}, settings)
-            if before != self.settings:
-                raise InputError(
-                    f"--output={folder} holds a job with other settings; name another folder or give --overwrite"
-                )
-            self.rows, self.files = self._read(), {r["image"]: r["file"] for r in self._table(self._files, _FILES)}
-            noted, done = stored.get("warnings") or {}, self.done
-            self.warnings = {name: text for name, text in noted.items() if name in done}
-        elif folder.exists() and any(p.name != LOCK for p in folder.iterdir()) and not overwrite:
+        if self._summary.exists() and not overwrite:
+            self.settings = self._agreed()
+            self._account, self._adopted, self.files = self._read()
+            own = [line for name, line in self._account.done.items() if writer.takes(name)]
+            self.damaged = manifest.damaged(folder, own)
+        elif not overwrite and folder.exists() and any(map(_foreign, folder.iterdir())):
             raise InputError(f"--output={folder} is not empty; name another folder or give --overwrite")
 
-    def _table(self, path: pathlib.Path, columns: Sequence[str]) -> list[dict]:
-        """The whole rows of a table, if it has these columns."""
-        return [row for row in records.read_rows(path) if {*row} == {*columns}]
+    def _agreed(self) -> dict[str, Any]:
+        """The settings with those that the folder has settled; raises InputError if they are others."""
+        stored = records.read_json(self._summary, WAY_OUT)
+        before, now = tiling.agreed(stored.get("settings") or {}, self.settings)
+        if before != now:
+            raise self._mixed()
+        return now
 
-    def _read(self) -> list[dict]:
-        """The figures of what is done; a damaged row is done again."""
-        rows = self._table(self._metrics, self.columns)
-        return [row for row in rows if all(_sound(row[name]) for name in self.columns[1:])]
+    def _mixed(self) -> InputError:
+        return InputError(
+            f"--output={self._folder} holds a job with other settings; name another folder or give --overwrite"
+        )
+
+    def _read(self) -> tuple[Account, list[dict], dict[str, str]]:
+        """What the folder says now: the account, the lines of it that are in no manifest yet, the file of each name."""
+        named = {r["image"]: r["file"] for r in records.read_rows(self._files) if {*r} == {*_FILES}}
+        account, new, digest = manifest.read(self._folder), [], manifest.digest_of(self.settings)
+        if not manifest.files(self._folder):  # of an earlier version
+            warnings = records.read_json(self._summary, WAY_OUT).get("warnings") or {}
+            new = manifest.adopted(self._folder, self.columns, named, warnings, digest)
+            for line in new:
+                account.take(line)
+        if any(line["settings"] != digest for line in account.done.values()):
+            raise self._mixed()
+        return account, new, named
 
     @property
     def done(self) -> set[str]:
-        """Names of the images that are done."""
-        return {row["image"] for row in self.rows}
+        """Names of the images that are done, their files whole."""
+        with self._guard:
+            return self._account.done.keys() - self.damaged.keys()
 
-    def begin(self, record: dict, pictures: Sequence[str]) -> None:
-        """Take the folder and write what is known; nothing is written before this.
+    @property
+    def rows(self) -> list[dict]:
+        """Of metrics.csv: what is done, by name."""
+        with self._guard:
+            lines = [self._account.done[name] for name in sorted(self.done)]
+        empty = dict.fromkeys(self.columns, "")
+        return [{k: v for k, v in (empty | line["row"] | {"image": line["image"]}).items() if k in empty}
+                for line in lines]  # fmt: skip
+
+    @property
+    def warnings(self) -> dict[str, str]:
+        """What an image's answer should be looked at for, by name."""
+        with self._guard:
+            return dict(sorted(self._account.warnings.items()))
+
+    def failures(self, names: Collection[str]) -> dict[str, str]:
+        """Why images could not be restored, of some names."""
+        with self._guard:
+            return {name: self._account.failures[name] for name in names if name in self._account.failures}
+
+    def begin(self, record: Mapping[str, Any]) -> None:
+        """Take this part of the folder and write what is known; nothing is written before this.
 
         Args:
-          record: of summary.json. pictures: the job's folders of them, which go where another job is overwritten.
+          record: of summary.json.
 
         Raises:
-          InputError: if the folder cannot be written to, or another job writes to it.
+          InputError: if the folder cannot be written to, another job writes to it, or one has written meanwhile.
         """
         with records.writable(self._folder):
-            self._lock = FolderLock(self._folder)
-            if not self._overwrite and self._read() != self.rows:
-                raise InputError(f"another job has just written to --output={self._folder}; give the command again")
-            for kind in pictures if self._stale else ():
-                shutil.rmtree(self._folder / kind, ignore_errors=True)
-            records.write_json(self._folder / "summary.json", record | {"warnings": self.warnings})
-            records.write_rows(self._metrics, self.columns, self.rows)
-            files = [dict(zip(_FILES, pair, strict=True)) for pair in self.files.items()]
-            records.write_rows(self._files, _FILES, files)
-            kept = [row for row in self._table(self._residuals, _RESIDUALS) if row["image"] in self.done]
-            records.write_rows(self._residuals, _RESIDUALS, kept)
+            clear = functools.partial(writing.clear, self._folder, self._pictures)
+            self._lock = FolderLock(self._folder, self._writer.part, self._writer.parts, clear)
+            with self._lock.tables():
+                if self._overwrite:
+                    self._wipe()
+                elif self._summary.exists():
+                    self._follow(record["settings"])
+                records.write_json(self._summary, self._settled(record) | {"warnings": self.warnings})
+                self._manifest = Manifest(self._folder / self._writer.manifest, self._adopted)
+                failed = [name for name in self._account.failures if self._writer.takes(name)]
+                self._append(*(self._account.line(manifest.AGAIN, name) for name in (*self.damaged, *failed)))
+                self.damaged = {}
+                self._write_tables()
+
+    def join(self) -> None:
+        """Take this part of a folder that another process of the job has begun."""
+        with records.writable(self._folder):
+            self._lock = FolderLock(self._folder, self._writer.part, self._writer.parts)
+            self._manifest = Manifest(self._folder / self._writer.manifest)
+            for name in self.damaged:
+                self._account.take(self._account.line(manifest.AGAIN, name))
+            self.damaged = {}
+
+    def _wipe(self) -> None:
+        """Give up what is there: first what would count as done, then the pictures of the job that it was."""
+        stale = self._summary.exists()  # else they are not of a job
+        for path in (*manifest.files(self._folder), self._metrics, self._residuals, self._files):
+            path.unlink(missing_ok=True)
+        for kind in self._pictures if stale else ():
+            shutil.rmtree(self._folder / kind, ignore_errors=True)
+
+    def _follow(self, settings: dict[str, Any]) -> None:
+        """Go on from what others wrote since this was made.
+
+        Raises:
+          InputError: if that is of this part, names other files, or settled another tile than `settings` have.
+        """
+        self.settings = self._agreed()
+        before, now = tiling.agreed(self.settings, settings)
+        account, self._adopted, named = self._read()
+        own = [{n: line["time"] for n, line in a.done.items() if self._writer.takes(n)}
+               for a in (account, self._account)]  # fmt: skip
+        names = {file: name for name, file in self.files.items()}
+        other = any(self.files.get(name, file) != file or names.get(file, name) != name for name, file in named.items())
+        if other or own[0] != own[1] or before != now:
+            raise InputError(f"another job has just written to --output={self._folder}; give the command again")
+        self._account, self.files = account, named | self.files
+
+    def _settled(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """A record of summary.json, with a tile that another part has settled."""
+        if not self._overwrite and self._summary.exists():
+            stored = records.read_json(self._summary, WAY_OUT).get("settings") or {}
+            return {**record, "settings": tiling.agreed(stored, record["settings"])[1]}
+        return dict(record)
+
+    def _append(self, *lines: dict) -> None:
+        """Write lines and count them."""
+        with self._guard:
+            if self._manifest is not None and lines:
+                self._manifest.append(*lines)
+            for line in lines:
+                self._account.take(line)
+
+    def add(
+        self,
+        name: str,
+        files: Mapping[str, str],
+        row: Mapping[str, str],
+        residuals: Sequence,
+        warning: str | None = None,
+    ) -> None:
+        """Count an image as done.
+
+        Args:
+          name: of the image. files: checksum by path below the folder. row: of metrics.csv, by column; what is not
+            there stays empty. residuals: (residual, whether it was taken) of each sample. warning: as in `warn`.
+        """
+        with self._guard:
+            facts = {"file": self.files.get(name, ""), "files": files, "row": row, "residuals": residuals}
+            if self._writer.parts == 1:  # else each part waits for its end
+                with self._metrics.open("a", newline="", encoding="utf-8") as table:
+                    csv.DictWriter(table, self.columns, "").writerow({"image": name, **row})
+            warning, digest = warning or self._account.warnings.get(name), manifest.digest_of(self.settings)
+            self._append(self._account.line(manifest.DONE, name, **facts, warning=warning, settings=digest))
+
+    def warn(self, name: str, text: str) -> None:
+        """Keep what an image's answer should be looked at for, at once: a job may be stopped."""
+        with self._guard:
+            self._append(self._account.line(manifest.WARNED, name, text=text))
+
+    def close(self, failures: Mapping[str, str]) -> None:
+        """Write the last lines of this part."""
+        with self._guard:
+            self._append(*(self._account.line(manifest.FAILED, name, why=why) for name, why in failures.items()))
 
     @contextlib.contextmanager
-    def all_or_none(self, name: str):
-        """While the files and rows of one image are written: what fails leaves none of them."""
-        count = len(self.rows)
-        try:
-            with writing.all_or_none(self._folder, name, (self._metrics, self._residuals)):
-                yield
-        except BaseException:
-            del self.rows[count:]
-            raise
+    def tables(self) -> Iterator[None]:
+        """Read what all parts have done and make the tables; no other part does so while this lasts."""
+        assert self._lock is not None
+        with self._lock.tables():
+            self._account = manifest.read(self._folder)
+            self._write_tables()
+            yield
 
-    def add(self, row: dict) -> None:
-        """Count an image as done; row: by column, what is not there stays empty."""
-        row = dict.fromkeys(self.columns, "") | row
-        with self._metrics.open("a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, self.columns).writerow(row)
-        self.rows.append(row)
+    def summarise(self, record: Mapping[str, Any]) -> None:
+        """Write summary.json, within `tables`."""
+        records.write_json(self._summary, self._settled(record) | {"warnings": self.warnings})
 
-    def add_residuals(self, name: str, residuals: Iterable[float], chosen: Sequence[bool]) -> None:
-        """Note the residual of each sample of an image, and which were taken."""
-        with self._residuals.open("a", newline="", encoding="utf-8") as file:
-            for i, (residual, taken) in enumerate(zip(residuals, chosen, strict=True)):
-                csv.writer(file).writerow([name, i, f"{residual:.6g}", "yes" if taken else "no"])
-
-    def finish(self, record: dict) -> None:
-        """Write the last record."""
-        records.write_json(self._folder / "summary.json", record | {"warnings": self.warnings})
-
-    def warn(self, name: str, text: str, record: dict) -> None:
-        """Keep what an image's answer should be looked at for, in summary.json at once: a job may be stopped."""
-        self.warnings[name] = text
-        self.finish(record)
+    def _write_tables(self) -> None:
+        records.write_rows(self._metrics, self.columns, self.rows)
+        lines = [self._account.done[name] for name in sorted(self._account.done)]
+        found = [(line["image"], i, f"{residual:.6g}", "yes" if taken else "no")
+                 for line in lines for i, (residual, taken) in enumerate(line["residuals"])]  # fmt: skip
+        records.write_rows(self._residuals, manifest.RESIDUALS,
+                           (dict(zip(manifest.RESIDUALS, row, strict=True)) for row in found))  # fmt: skip
+        files = [dict(zip(_FILES, pair, strict=True)) for pair in self.files.items()]
+        records.write_rows(self._files, _FILES, files)
 
     def release(self) -> None:
         """Let other jobs write to the folder."""
+        if self._manifest is not None:
+            self._manifest.close()
         if self._lock is not None:
             self._lock.release()
 
 
-def _sound(text: str) -> bool:
-    """Whether a cell of the metrics is a number, or empty."""
-    try:
-        float(text or 0)
-    except ValueError:
-        return False
-    return True
+def _foreign(path: pathlib.Path) -> bool:
+    """Whether a file in a folder without a record is not what a job leaves that was killed as it began."""
+    return path.name != LOCK and path.suffix != writing.PART

@@ -1,24 +1,25 @@
 """What a restoration job writes: pictures, metrics, the record of its settings."""
 
+import dataclasses
 import math
 import pathlib
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from cvsa_jax import images, measures, operators, plots
-from cvsa_jax.jobs import pairing, records
+from cvsa_jax import measures
+from cvsa_jax.jobs import grid, pairing, records
+from cvsa_jax.jobs.bundle import Bundle
 from cvsa_jax.jobs.inputs import Measured
 from cvsa_jax.jobs.ledger import Ledger
 from cvsa_jax.jobs.settings import RestorationJob, command
+from cvsa_jax.jobs.shards import Writer, writer_of
 from cvsa_jax.measures import Case
 from cvsa_jax.operators import known_pixels
-from cvsa_jax.operators.base import kernel_picture
-from cvsa_jax.pictures import formats
 from cvsa_jax.presets import MEAN
 
-GRID_IMAGES, GRID_SIDE = 32, 512
 # The folders of pictures that a job writes.
 KINDS = ("restored", "measurement", "truth", "operator", "kernel", "samples", "deviation", "aligned")
 
@@ -46,34 +47,22 @@ def upsample(measurement: np.ndarray, image_shape: tuple[int, ...], factor: int)
     return np.asarray(large)[: image_shape[0], : image_shape[1]]
 
 
-def save_operator(folder: pathlib.Path, name: str, operator: operators.Operator) -> None:
-    """An operator as `NAME.npz`, its picture as `NAME.png`, and a kernel as `NAME.npy`."""
-    operators.save_operator(folder / f"{name}.npz", operator)
-    picture, kernel = operator.picture(), operator.blur_kernel()
-    if picture is not None:
-        images.save_image(folder / f"{name}.png", picture)
-    if kernel is not None:
-        np.save(folder / f"{name}.npy", kernel)
-
-
-def save_kernel(folder: pathlib.Path, name: str, kernel: np.ndarray) -> None:
-    """A kernel as `NAME.npy` and, scaled to its maximum, `NAME.png`."""
-    images.save_image(folder / f"{name}.png", kernel_picture(kernel))
-    np.save(folder / f"{name}.npy", kernel)
-
-
 class Results:
     """The output folder of one job: begun, continued, or refused if it holds another job.
 
+    One thread may write images while others warn.
+
     Args:
       job: its settings. sampled: whether the samples are posterior samples, whose deviation means something.
+      writer: which part of the folder this process writes; by default that of `--shard` and of this process.
 
     Raises:
       InputError: if the folder holds something else.
     """
 
-    def __init__(self, job: RestorationJob, sampled: bool):
+    def __init__(self, job: RestorationJob, sampled: bool, writer: Writer | None = None):
         self.folder = folder = pathlib.Path(str(job.job.output))
+        self.writer = writer or writer_of(job.job.shard)
         self._task, self._mean = job.task, job.method.combine == MEAN
         self._form = job.job.format
         self._keeps = pairing.keeps(self._task, job.job.keep_known, job.job.measured)
@@ -81,9 +70,11 @@ class Results:
         self._sampled = self._mean and sampled
         self._measures = measures.columns(self._task, job.job.measured)
         settings = records.plain(job.record())
-        self._ledger = Ledger(folder, self._measures, settings, job.job.overwrite)
+        self._ledger = Ledger(folder, self._measures, settings, job.job.overwrite, self.writer, KINDS)
+        self._names: list[str] = []
         self.tile: int | None = self._ledger.settings["tile"]  # that of an earlier run, where this one gives none
-        self._record = {"settings": self._ledger.settings, "command": command(job), "versions": records.versions()}
+        self._record = {"versions": records.versions()}
+        self.settle(job)
 
     @property
     def rows(self) -> list[dict]:
@@ -91,67 +82,95 @@ class Results:
         return self._ledger.rows
 
     @property
-    def files(self) -> dict[str, str]:
-        """The input of each name; it grows with the images of the job."""
+    def files(self) -> Mapping[str, str]:
+        """The input of each name that is known."""
         return self._ledger.files
-
-    def settle(self, job: RestorationJob) -> None:
-        """Record the job as it runs: with the tile that was found for its images."""
-        self._record |= {"settings": records.plain(job.record()), "command": command(job)}
 
     @property
     def done(self) -> set[str]:
-        """Names of the images that an earlier run of the same job finished."""
+        """Names of the images that are done, and whose files are whole where they are of this shard."""
         return self._ledger.done
 
+    @property
+    def damaged(self) -> dict[str, str]:
+        """By the name of an image of this shard that was done: a file that is missing, or not what was written."""
+        return self._ledger.damaged
+
+    def expect(self, files: Mapping[str, str]) -> None:
+        """Tell all images of the job, of every shard: the input of each name."""
+        self._names = [*files]
+        self._ledger.files.update(files)
+
+    def settle(self, job: RestorationJob) -> None:
+        """Record the job as it runs: with the tile that was found for its images."""
+        whole = dataclasses.replace(job, job=dataclasses.replace(job.job, shard=None))
+        settings = records.plain(job.record())
+        if settings["tile"] is None:
+            settings["tile"] = self.tile
+        self._record |= {"settings": settings, "command": command(whole)}
+
     def begin(self) -> None:
-        """Write the settings and the metrics so far; nothing is written before this.
+        """Write the settings and the tables so far; nothing is written before this.
 
         Raises:
           InputError: if the folder cannot be written to, or another job writes to it.
         """
-        self._ledger.begin(self._record, KINDS)
+        if self.writer.makes_tables:
+            self._ledger.begin(self._record)
+        self.writer.meet("begins")
+        if not self.writer.makes_tables:
+            self._ledger.join()
 
     def warn(self, name: str, text: str) -> None:
-        """Keep what an image's answer should be looked at for, in summary.json at once: a job may be stopped."""
-        self._ledger.warn(name, text, self._record)
+        """Keep what an image's answer should be looked at for, at once: a job may be stopped."""
+        self._ledger.warn(name, text)
 
     def residual(self, residuals: np.ndarray) -> float:
         """Of the answer: the mean over the samples (N,) that it is made of, or that of the chosen one."""
         return float(residuals.mean() if self._mean else residuals.min())
 
-    def write(self, measured: Measured, found: Restored) -> None:
+    def write(self, measured: Measured, found: Restored, warning: str | None = None) -> None:
         """All files and the metrics of one image, or none of them.
+
+        Args:
+          measured, found: of the image. warning: what its answer should be looked at for; what is given to `warn`
+            later may be lost by a kill in between.
 
         Raises:
           OSError: if one cannot be written.
         """
-        with self._ledger.all_or_none(measured.entry.name):
-            self._write(measured, found)
-
-    def _write(self, measured: Measured, found: Restored) -> None:
-        name, samples = measured.entry.name, found.samples
         best = int(np.argmin(found.residuals))
+        residuals = [(float(f"{r:.6g}"), self._mean or i == best) for i, r in enumerate(found.residuals)]
+        with Bundle(self.folder, measured.entry.name) as bundle:
+            row = self._write(bundle, measured, found, best)
+            self._ledger.add(measured.entry.name, bundle.checksums(), row, residuals, warning)
+
+    def _write(self, bundle: Bundle, measured: Measured, found: Restored, best: int) -> dict[str, str]:
+        """Its files; the row of metrics.csv."""
+        samples, carried = found.samples, measured.carried
         estimate = samples.mean(0) if self._mean else samples[best]
         if self._keeps:
             estimate = known_pixels.put_back(
                 estimate, measured.measurement, known_pixels.seen_pixels(measured.operator)
             )
-        formats.write_picture(self.folder / "restored", name, estimate, self._form, measured.carried)
-        self._write_measurement(measured)
+        bundle.picture("restored", estimate, self._form, carried)
+        self._write_measurement(bundle, measured.measurement)
         if measured.truth is not None or not self._task.blind:  # else nobody knows it, and it was drawn for nothing
-            save_operator(self.folder / "operator", name, measured.operator)
+            bundle.operator("operator", measured.operator)
         if found.kernel is not None:
-            save_kernel(self.folder / "kernel", name, found.kernel)
+            bundle.kernel("kernel", found.kernel)
         if len(samples) > 1:
             for i, sample in enumerate(samples):
-                formats.write_picture(self.folder / "samples", f"{name}_{i:02d}", sample, self._form, measured.carried)
+                bundle.picture("samples", sample, self._form, carried, f"_{i:02d}")
             if self._sampled:
-                images.save_image(self.folder / "deviation" / f"{name}.png", 4 * samples.std(0, ddof=1) - 1)
-        self._ledger.add_residuals(name, found.residuals, [self._mean or i == best for i in range(len(samples))])
+                bundle.picture("deviation", 4 * samples.std(0, ddof=1) - 1)
         if measured.truth is not None:
-            images.save_image(self.folder / "truth" / f"{name}.png", measured.truth)
-        self._add(name, self._case(measured, found, estimate))
+            bundle.picture("truth", measured.truth)
+        case = self._case(measured, found, estimate)
+        if measured.truth is not None and measures.has_freedom(self._task):
+            bundle.picture("aligned", case.aligned)
+        figures = measures.compute(case, self._measures)
+        return {k: f"{v:.4f}" if isinstance(v, float) else str(v) for k, v in figures.items()}
 
     def _case(self, measured: Measured, found: Restored, estimate: np.ndarray) -> Case:
         shown = None
@@ -163,23 +182,15 @@ class Results:
             found.seconds, found.evaluations, measured.noise_std,
         )  # fmt: skip
 
-    def _write_measurement(self, measured: Measured) -> None:
+    def _write_measurement(self, bundle: Bundle, y: np.ndarray) -> None:
         """As a picture; of measurements that are none scaled, of transforms on a logarithmic scale, and as an array."""
-        path, y = self.folder / "measurement" / f"{measured.entry.name}.png", measured.measurement
         if self._task.picture:
-            images.save_image(path, y)
+            bundle.picture("measurement", y)
             return
         transformed = np.iscomplexobj(y) or not self._task.linear
         level = np.log(np.maximum(np.abs(y), 1e-3)) if transformed else y
-        images.save_image(path, 2 * (level - level.min()) / max(np.ptp(level), 1e-6) - 1)
-        np.save(path.with_suffix(".npy"), y)
-
-    def _add(self, name: str, case: Case) -> None:
-        found = measures.compute(case, self._measures)
-        if case.truth is not None and measures.has_freedom(self._task):
-            images.save_image(self.folder / "aligned" / f"{name}.png", case.aligned)
-        figures = {k: f"{v:.4f}" if isinstance(v, float) else str(v) for k, v in found.items()}
-        self._ledger.add({"image": name} | figures)
+        bundle.picture("measurement", 2 * (level - level.min()) / max(np.ptp(level), 1e-6) - 1)
+        bundle.array("measurement", y)
 
     def means(self) -> dict[str, float]:
         """The mean of each measure over the images that have it (infinite PSNR counts not)."""
@@ -187,34 +198,31 @@ class Results:
         finite = {c: [v for v in values if math.isfinite(v)] for c, values in table.items()}
         return {c: float(np.mean(values)) for c, values in finite.items() if values}
 
-    def finish(self, failures: dict[str, str]) -> None:
-        """Complete summary.json and draw grid.png from the files."""
-        record = self._record | {"images": len(self.rows), "means": self.means(), "failures": failures}
-        if "noise_std" in self._measures:
-            record["noise_std"] = {r["image"]: float(r["noise_std"]) for r in self.rows if r["noise_std"]}
-        self._ledger.finish(record)
-        names = [row["image"] for row in self.rows][:GRID_IMAGES]
-        if names:
-            self._grid(names)
+    def finish(
+        self, failures: Mapping[str, str], performance: Mapping[str, Any] | None = None,
+        last: Callable[[], object] = lambda: None,
+    ) -> None:  # fmt: skip
+        """Make the tables, summary.json and grid.png of all that is done in the folder, by whatever shard.
+
+        Args:
+          failures: why images of this process could not be restored, by name. performance: what this run took.
+          last: what else to make of the files; no other shard does so while it runs.
+        """
+        self._ledger.close(failures)
+        self.writer.meet("ends")
+        if self.writer.makes_tables:
+            with self._ledger.tables():
+                self._summarise({} if performance is None else {"performance": dict(performance)})
+                grid.draw(self.folder, [row["image"] for row in self.rows], self._task.blind)
+                last()
         self._ledger.release()
 
-    def _grid(self, names: list[str]) -> None:
-        """Truth, measurement, restoration and what else there is of each image, side by side."""
-        files = {"truth": "{}", "measurement": "{}", "restored": "{}", "aligned": "{}", "samples": "{}_00"}
-        files |= {"operator": "{}", "kernel": "{}"} if self._task.blind else {}
-        files = {k: f for k, f in files.items() if formats.find_picture(self.folder / k, f.format(names[0])).exists()}
-        titles = {"samples": "one chain", "operator": "its kernel", "kernel": "kernel found"}
-        kinds = [titles.get(k, k) for k in files]
-        blocks = math.ceil(len(names) / 8)
-        rows = [[] for _ in range(math.ceil(len(names) / blocks))]
-        for i, name in enumerate(names):
-            pictures = [self._read(kind, form.format(name)) for kind, form in files.items()]
-            side = max(picture.shape[0] for picture in pictures)
-            rows[i // blocks] += [plots.magnified(x, side) for x in pictures]
-        side = max(max(picture.shape[:2]) for row in rows for picture in row)
-        plots.save_grid(self.folder / "grid.png", rows, kinds * blocks, scale=max(1, 128 // side))
-
-    def _read(self, kind: str, name: str) -> np.ndarray:
-        """A picture for the grid, photographs reduced."""
-        picture = formats.read_back(formats.find_picture(self.folder / kind, name))
-        return images.reduced(picture, GRID_SIDE)
+    def _summarise(self, more: Mapping[str, Any]) -> None:
+        rows, failures = self.rows, self._ledger.failures(self._names)
+        gone = {row["image"] for row in rows} | failures.keys()
+        missing = [name for name in self._names if name not in gone]
+        record = self._record | {"images": len(rows), "means": self.means(), "failures": failures}
+        record["missing"] = {"count": len(missing), "names": missing}
+        if "noise_std" in self._measures:
+            record["noise_std"] = {r["image"]: float(r["noise_std"]) for r in rows if r["noise_std"]}
+        self._ledger.summarise(record | dict(more))

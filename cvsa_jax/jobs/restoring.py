@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from cvsa_jax import batch
-from cvsa_jax.jobs import cautions, inputs, methods
+from cvsa_jax.jobs import cautions, inputs, methods, stopping
 from cvsa_jax.jobs.kernel_finder import Found
 from cvsa_jax.jobs.outputs import Restored
 from cvsa_jax.jobs.prepared import Prepared
@@ -51,6 +51,8 @@ def restore_all(prepared: Prepared) -> None:
     searched: dict[str, Found] = {}
     with tqdm(total=len(plan) * method.num_steps, unit="step", disable=not plan) as bar:
         for pairs in plan:
+            if stopping.asked():
+                break
             for entry, _ in pairs:
                 if entry.name in measured or entry.name in prepared.failures:
                     continue

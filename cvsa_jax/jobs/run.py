@@ -2,9 +2,10 @@
 
 import pathlib
 import sys
+from collections.abc import Callable, Mapping
 
 from cvsa_jax import operators
-from cvsa_jax.jobs import cautions, inputs, methods, pairing, selection, tiling
+from cvsa_jax.jobs import cautions, inputs, methods, pairing, selection, stopping, tiling
 from cvsa_jax.jobs.kernel_finder import KernelFinder
 from cvsa_jax.jobs.outputs import KINDS, Results
 from cvsa_jax.jobs.prepared import Prepared
@@ -14,15 +15,33 @@ from cvsa_jax.noise_estimation import NoiseEstimator
 from cvsa_jax.operators.registry import fits, parts
 from cvsa_jax.sampler_settings import GUESS
 from cvsa_jax.settings import read_files
+from cvsa_jax.types import Stopped
 
 
 class Runnable(Prepared):
     """A prepared job with its loop."""
 
-    def run(self) -> None:
-        """Restore every image, writing each as soon as its last sample is there."""
-        restore_all(self)
-        self.results.finish(self.failures)
+    def run(self, last: Callable[[], object] = lambda: None) -> None:
+        """Restore every image, writing each as soon as its last sample is there; SIGTERM ends it after its batch.
+
+        Args:
+          last: what else is made of the files at the end, while no other shard makes the like.
+
+        Raises:
+          Stopped: after all that, if SIGTERM ended it.
+        """
+        with stopping.listening():
+            restore_all(self)
+            self.results.finish(self.failures, last=last)
+        if stopping.asked():
+            left = f"{self.left} image{'' if self.left == 1 else 's'} left" if self.left else "nothing is left of it"
+            raise Stopped(f"stopped {self.job.job.output}: {left}; the same command goes on from here")
+
+    @property
+    def left(self) -> int:
+        """How many of its images are neither done nor failed."""
+        done = self.results.done
+        return sum(entry.name not in done and entry.name not in self.failures for entry in self.entries)
 
 
 def check_job(job: RestorationJob) -> None:
@@ -67,8 +86,9 @@ def prepare(job: RestorationJob) -> Runnable:
     chosen = selection.choose(files, folder, results.files, results.done)[: own.limit]
     if own.overwrite:
         selection.refuse_removed(files, results.folder, KINDS)
-    results.files.update({one.name: one.file for one in chosen})
-    entries, failures = reader.check([one for one in chosen if one.name not in results.done])
+    results.expect({one.name: one.file for one in chosen})
+    done = results.done
+    entries, failures = reader.check([c for c in chosen if c.name not in done and results.writer.takes(c.name)])
     if failures and not entries and not results.rows:
         raise ValueError(next(iter(failures.values())))
     job = tiling.settled(job, prior, entries, results.tile)
@@ -85,6 +105,8 @@ def prepare(job: RestorationJob) -> Runnable:
         first = reader.measure(entries[0])
         known = kernels.operator(first) if kernels else first.operator
         restorer.check(first.measurement, known, first.entry.shape, noise if estimator else None)
+    if results.damaged:
+        print(f"done again: {_few(results.damaged)}, missing or damaged", file=sys.stderr)
     for error in failures.values():
         print(f"skipped: {' '.join(error.split())}", file=sys.stderr)
     if (few := cautions.few_steps(task, job.method)) is not None:
@@ -108,3 +130,9 @@ def stored_operator(job: RestorationJob) -> operators.Operator | None:
         wanted = ", ".join(dict.fromkeys(made.__name__ for made in job.task.makes))
         raise ValueError(f"--operator={job.job.operator} is a {kinds}, but --task={job.job.task} takes {wanted}")
     return found
+
+
+def _few(files: Mapping[str, str], most: int = 5) -> str:
+    """Some images in words, each with one of its files."""
+    shown = ", ".join(f"{name} ({file})" for name, file in [*files.items()][:most])
+    return f"{shown} and {len(files) - most} more" if len(files) > most else shown

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from cvsa_jax.operators.base import Operator, stored_name
+from cvsa_jax.writing import whole
 
 
 def save_operator(path: pathlib.Path, operator: Operator) -> None:
-    """Write an operator as a NumPy archive, creating the folder.
+    """Write an operator as a NumPy archive, which appears whole, creating the folder.
 
     Raises:
       ValueError: if it has something that a file cannot hold.
@@ -22,7 +23,8 @@ def save_operator(path: pathlib.Path, operator: Operator) -> None:
     structure = json.dumps(_describe(operator, arrays))
     path.parent.mkdir(parents=True, exist_ok=True)
     named: dict[str, Any] = {f"a{i}": a for i, a in enumerate(arrays)}
-    np.savez_compressed(path, structure=structure, **named)
+    with whole(path) as part, part.open("wb") as file:
+        np.savez_compressed(file, structure=structure, **named)
 
 
 def load_operator(path: pathlib.Path | str) -> Operator:
