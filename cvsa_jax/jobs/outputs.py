@@ -187,9 +187,10 @@ class Results:
         finite = {c: [v for v in values if math.isfinite(v)] for c, values in table.items()}
         return {c: float(np.mean(values)) for c, values in finite.items() if values}
 
-    def finish(self, failures: dict[str, str]) -> None:
-        """Complete summary.json and draw grid.png from the files."""
+    def finish(self, failures: dict[str, str], performance: dict | None = None) -> None:
+        """Complete summary.json and draw grid.png from the files; performance: what the last run took."""
         record = self._record | {"images": len(self.rows), "means": self.means(), "failures": failures}
+        record |= {} if performance is None else {"performance": performance}
         if "noise_std" in self._measures:
             record["noise_std"] = {r["image"]: float(r["noise_std"]) for r in self.rows if r["noise_std"]}
         self._ledger.finish(record)

@@ -21,8 +21,8 @@ class Runnable(Prepared):
 
     def run(self) -> None:
         """Restore every image, writing each as soon as its last sample is there."""
-        restore_all(self)
-        self.results.finish(self.failures)
+        performance = restore_all(self)
+        self.results.finish(self.failures, performance)
 
 
 def check_job(job: RestorationJob) -> None:
