@@ -33,19 +33,22 @@ def broken_step(found: batch.BatchResult) -> int | None:
 
 
 class SecondTry:
-    """Restores single images of a job again; what it needs is made when the first one asks for it."""
+    """Restores single images of a job again; what it needs is made when the first one asks for it.
+
+    possible: whether the job does so.
+    """
 
     def __init__(self, prepared: Prepared):
-        self._prepared = prepared
-        own = prepared.job
-        self.possible = not isinstance(own.method, methods.ClassicalSettings)
-        self.method = dataclasses.replace(own.method, num_steps=2 * own.method.num_steps) if self.possible else None
+        self._prepared, method = prepared, prepared.job.method
+        # The constants of a baseline are for its own number of steps.
+        self.possible = isinstance(method, methods.CvsaSettings) and method.retry
 
     @functools.cached_property
     def _restorer(self) -> Restorer:
-        prepared, method = self._prepared, self.method
+        prepared, method = self._prepared, self._prepared.job.method
+        assert isinstance(method, methods.CvsaSettings)
+        method = dataclasses.replace(method, num_steps=2 * method.num_steps)
         own = dataclasses.replace(prepared.job.job, dtype="float32")
-        assert method is not None
         prior = tiling.tiled(dataclasses.replace(prepared.job, job=own).prior(), own.tile)
         kernels = prepared.kernels
         search = prepared.job.task.blind and method.start == GUESS
