@@ -1,4 +1,9 @@
-"""The training pipeline. The only module that imports grain."""
+"""Images by background threads: the training pipeline, and a job's. The only module that imports grain."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import grain
 import numpy as np
@@ -72,3 +77,34 @@ def load_squares(files: list, image_size: int, channels: int) -> np.ndarray:
     """The centre squares of some files as one array (N, size, size, C) in [-1, 1]."""
     squares = (centre_square(as_channels(open_image(f), channels), image_size) for f in files)
     return np.stack([to_float(s) for s in squares])
+
+
+@contextlib.contextmanager
+def prefetched(items: Sequence, function: Callable, ahead: int, threads: int = 2) -> Iterator[Iterator[Any]]:
+    """An iterator of function(item), in order, which threads compute before they are asked for.
+
+    When the context ends, by whatever, no thread is in `function` any more, and none enters it again.
+
+    Args:
+      items: what is read. function: of one; what it raises ends the iterator, and what gives None is left out.
+      ahead: how many results at most wait to be asked for. threads: that read.
+    """
+    ended, busy = threading.Event(), threading.Semaphore(threads)
+
+    def read(item):
+        with busy:
+            return None if ended.is_set() else function(item)
+
+    if not items:
+        yield iter(())
+        return
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
+    iterator = iter(grain.MapDataset.source(items).map(read).to_iter_dataset(options))
+    try:
+        yield iterator
+    finally:
+        ended.set()
+        iterator.close()
+        for _ in range(threads):  # all of them: then nobody reads
+            busy.acquire()
+        busy.release(threads)

@@ -8,7 +8,7 @@ import scipy.ndimage
 from PIL import Image
 
 from cvsa_jax.jobs import inputs, pairing
-from cvsa_jax.jobs.restoring import batches
+from cvsa_jax.jobs.buckets import batches
 from cvsa_jax.jobs.selection import Chosen
 from cvsa_jax.noise import GaussianSettings
 from cvsa_jax.operators import find_task, make_operator

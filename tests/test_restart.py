@@ -69,7 +69,7 @@ def contents(out: pathlib.Path) -> dict[str, object]:
             found[name] = rows(path) if path.name == "metrics.csv" else path.read_bytes()
     summary = json.loads(found.pop("summary.json"))  # type: ignore[arg-type]
     summary["means"].pop("seconds")
-    found["summary.json"] = {k: v for k, v in summary.items() if k not in ("command", "versions")}
+    found["summary.json"] = {k: v for k, v in summary.items() if k not in ("command", "versions", "performance")}
     account = manifest.read(out)
     kept = ("file", "files", "residuals", "settings", "warning")
     found["manifest"] = {name: [line[k] for k in kept] for name, line in account.done.items()}
@@ -338,8 +338,8 @@ def test_the_processes_of_a_job_share_its_folder(run, some_images, tmp_path, mon
     monkeypatch.setattr(Writer, "meet", lambda own, where: None)
     both = []
     for process in (0, 1):
-        monkeypatch.setattr("cvsa_jax.jobs.shards.jax.process_index", lambda process=process: process)
-        monkeypatch.setattr("cvsa_jax.jobs.shards.jax.process_count", lambda: 2)
+        writer = Writer(process=process, processes=2)
+        monkeypatch.setattr("cvsa_jax.jobs.outputs.writer_of", lambda shard, writer=writer: writer)
         both.append(prepare(resolve({**CLASSICAL, "input": str(some_images), "output": str(tmp_path / "out")})))
         both[-1].entries[:] = both[-1].entries[process::2]
     both[1].fail("999", "a reason")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from cvsa_jax import CLD, prior_from_denoiser, prior_from_velocity_network, restore, spectral, tiles
 from cvsa_jax.experts import experts
-from cvsa_jax.jobs import inputs, restoring, tiling
+from cvsa_jax.jobs import buckets, inputs, tiling
 from cvsa_jax.jobs.settings import JobSettings, resolve
 from cvsa_jax.operators import camera, kernel_blur
 from cvsa_jax.operators.kernel_blur import GaussianBlurSettings
@@ -258,7 +258,7 @@ def test_a_job_settles_its_tile_once(tiny_prior, job, monkeypatch):
 
 
 def test_batches_shrink_where_the_memory_asks():
-    plan = restoring.batches(entries((64, 64), (900, 900)), 4, 16, False, lambda shape: 16 if shape[0] < 512 else 3)
+    plan = buckets.batches(entries((64, 64), (900, 900)), 4, 16, False, lambda shape: 16 if shape[0] < 512 else 3)
     assert [(pairs[0][0].name, len(pairs)) for pairs in plan] == [("0", 4), ("1", 3), ("1", 1)]
 
 

@@ -95,8 +95,15 @@ def out_of_range(samples: np.ndarray, task: Task) -> str | None:
     )
 
 
-def divergence(measured: Measured, residuals: np.ndarray, method: MethodSettings) -> str:
-    """Why an image has no answer: what was found in its measurement, then what may help."""
+def divergence(
+    measured: Measured, residuals: np.ndarray, method: MethodSettings, step: int | None = None, again: bool = False
+) -> str:
+    """Why an image has no answer: what was found in its measurement, then what may help.
+
+    Args:
+      residuals: of its samples. step: the first that was not finite, from one, or None. again: whether a second try,
+        with twice the steps, diverged too.
+    """
     y = measured.measurement
     level = np.abs(y) if np.iscomplexobj(y) else y
     finite = level[np.isfinite(level)]
@@ -106,6 +113,10 @@ def divergence(measured: Measured, residuals: np.ndarray, method: MethodSettings
     residual: Any = residuals[np.isfinite(residuals)]
     left = f"{residual.min():.3g}" if residual.size else "not finite"
     parts = ["the loop diverged", f"its measurement is {span}{nan}, its residual {left}"]
+    if step is not None:
+        parts.append(f"it was not finite from step {step} of {method.num_steps} on")
+    if again:
+        parts.append(f"so did a second try, in float32 with {2 * method.num_steps} steps")
     if isinstance(method, CvsaSettings):
         parts.append("take more steps, or sampler ancestral with covariance")
     return "; ".join(parts)

@@ -68,6 +68,13 @@ class JobSettings(MeasurementSettings):
     method: str = setting(CVSA, "What restores.", choices=METHODS)
     seed: int = setting(0, "Seed of masks, kernels, noise and samples.", low=0, high=LARGEST)
     batch_size: int = setting(16, "Samples restored together.", low=1, free=True)
+    bucket: int = setting(
+        0, "Restore images of near sizes together, each side taken for the next multiple of this; 0 is off.", "pixels",
+        low=0,
+    )  # fmt: skip
+    profile: str | None = setting(
+        None, "Folder for a trace of a few batches, which XProf and Perfetto read.", free=True, path=True
+    )
 
     def __post_init__(self):
         super().__post_init__()

@@ -87,8 +87,9 @@ class KernelFinder:
         search, own = self._searches[side], measured.noise_std if self._own_noise else None
         search.prepare(measured.measurement.shape, own is not None)
         with tqdm(
-            total=search.settings.num_rounds, unit="round", desc=f"kernel of {measured.entry.name}", leave=False
-        ) as bar:
+            total=search.settings.num_rounds, unit="round", desc=f"kernel of {measured.entry.name}", leave=False,
+            disable=None,
+        ) as bar:  # fmt: skip
             clock = time.perf_counter()
             kernel = search(key, measured.measurement, bar.update, own)
             seconds = time.perf_counter() - clock

@@ -32,12 +32,13 @@ class CvsaSettings(SamplerSettings):
 
     Args:
       aim: which preset of the task fills what is not given.
-      num_samples: chains of an image. combine: 'mean' or 'residual'.
+      num_samples: chains of an image. combine: 'mean' or 'residual'. retry: whether what diverged is tried again.
     """
 
     aim: str = setting(ACCURACY, "The preset: of least error, or of posterior samples.", choices=AIMS)
     num_samples: int = _SAMPLES
     combine: str = _COMBINE
+    retry: bool = setting(True, "Try an image whose loop diverged again: in float32, with twice the steps.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import dataclasses
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 from tqdm import tqdm
@@ -41,6 +41,15 @@ class Restorer(Protocol):
         ...
 
 
+class Reading(NamedTuple):
+    """One image ready to be restored. note: what people should know of it. warning: what its answer should be looked
+    at for."""
+
+    measured: inputs.Measured
+    note: str | None = None
+    warning: str | None = None
+
+
 @dataclasses.dataclass
 class Prepared:
     """A job that can be run: its settings, and all that was made of them.
@@ -63,30 +72,41 @@ class Prepared:
     def fail(self, name: str, why: str) -> None:
         """Note and report an image that could not be restored; the others go on."""
         self.failures[name] = " ".join(why.split())
-        print(f"failed: {name}: {self.failures[name]}", file=sys.stderr)
+        tqdm.write(f"failed: {name}: {self.failures[name]}", file=sys.stderr)
 
     def noise_of(self, measured: inputs.Measured) -> NoiseModel:
         """The noise of one measurement."""
         return self.noise if self.estimator is None else GaussianNoise(measured.noise_std)
 
-    def measure(self, entry: inputs.Entry) -> inputs.Measured:
-        """One image ready to be restored, with its noise."""
+    def measure(self, entry: inputs.Entry) -> Reading:
+        """One image ready to be restored, with its noise; several threads may call this at once."""
         found = self.reader.measure(entry)
         if not self.job.job.measured or not isinstance(self.noise, GaussianNoise):
-            return found
+            return Reading(found)
         std = float(self.noise.std)
-        if self.estimator is not None:
-            estimate = self.estimator(found.measurement, found.operator, entry.shape)
-            if estimate is None:
-                self.warn(entry.name, f"too little lies together to tell its noise, {std:g} is taken: --noise_std")
-            else:
-                std = estimate
-                tqdm.write(f"{entry.name}: noise {std:.3g}", file=sys.stderr)
-                if (text := cautions.much_noise(std, self.job.task)) is not None:
-                    self.warn(entry.name, text)
-        return found._replace(noise_std=std)
+        if self.estimator is None:
+            return Reading(found._replace(noise_std=std))
+        estimate = self.estimator(found.measurement, found.operator, entry.shape)
+        if estimate is None:
+            text = f"too little lies together to tell its noise, {std:g} is taken: --noise_std"
+            return Reading(found._replace(noise_std=std), warning=text)
+        return Reading(
+            found._replace(noise_std=estimate), f"noise {estimate:.3g}", cautions.much_noise(estimate, self.job.task)
+        )
+
+    def tell(self, reading: Reading) -> None:
+        """Say what is to be said of an image that was read."""
+        name = reading.measured.entry.name
+        if reading.note is not None:
+            tqdm.write(f"{name}: {reading.note}", file=sys.stderr)
+        if reading.warning is not None:
+            self.warn(name, reading.warning)
 
     def warn(self, name: str, text: str) -> None:
         """Tell what an image's answer should be looked at for, and keep it."""
-        tqdm.write(f"warning: {name}: {text}", file=sys.stderr)
+        self.say(name, text)
         self.results.warn(name, text)
+
+    def say(self, name: str, text: str) -> None:
+        """Tell what an image's answer should be looked at for, where it is kept already."""
+        tqdm.write(f"warning: {name}: {text}", file=sys.stderr)

@@ -1,115 +1,224 @@
-"""Restoring the images of a job, batch by batch."""
+"""Restoring the images of a job, batch by batch: threads read and measure the next ones and write the last."""
 
 import shutil
+import sys
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from cvsa_jax import batch
-from cvsa_jax.jobs import cautions, inputs, methods, stopping
+from cvsa_jax.jobs import buckets, cautions, inputs, methods, stopping, streaming
+from cvsa_jax.jobs.buckets import batches
 from cvsa_jax.jobs.kernel_finder import Found
 from cvsa_jax.jobs.outputs import Restored
 from cvsa_jax.jobs.prepared import Prepared
+from cvsa_jax.jobs.retrying import SecondTry, broken_step, diverged
+from cvsa_jax.jobs.watching import DEVICE, INPUT, WRITING, Trace, Watch
+from cvsa_jax.noise import NoiseModel
+from cvsa_jax.operators import Operator
 from cvsa_jax.types import InputError
 
-DIVERGED = 10.0  # images lie in [-1, 1]
 ROOM = 2**20  # bytes without which a disk counts as full
 
 
-def batches(
-    entries: list[inputs.Entry], num_samples: int, batch_size: int, population: bool,
-    limit: Callable[[tuple[int, int, int]], int] | None = None,
-) -> list[list[tuple[inputs.Entry, int]]]:  # fmt: skip
-    """(image, chain index) pairs of one shape and form each, batch_size samples at most, an image's in a row.
+class _Image(NamedTuple):
+    """An image that is being restored. keys: of its chains. operator, measurement: what the loop is given, of an image
+    of `shape`. noise: of it alone, or None. search: for its kernel, or None."""
 
-    limit: of an image's shape, how many samples of it there may be at most.
+    measured: inputs.Measured
+    keys: list[jax.Array]
+    operator: Operator
+    measurement: np.ndarray
+    shape: tuple[int, int, int]
+    noise: NoiseModel | None
+    search: Found | None
+
+
+def restore_all(prepared: Prepared) -> dict[str, Any]:
+    """Restore every image, writing each as soon as its last sample is there; ends after a batch if that is asked for.
+
+    Returns: what the run took, for summary.json.
     """
-    chains = 1 if population else num_samples
-    groups = defaultdict(list)
-    for entry in entries:
-        groups[entry.shape, entry.form].append(entry)
-    out = []
-    for (shape, _), group in groups.items():
-        size = min(batch_size, limit(shape)) if limit else batch_size
-        size = max(1, size // num_samples) if population else size
-        pairs = [(entry, i) for entry in group for i in range(chains)]
-        out += [pairs[i : i + size] for i in range(0, len(pairs), size)]
-    return out
+    job, method, bucket = prepared.job, prepared.job.method, prepared.job.job.bucket
+    population = prepared.sampler is not None and prepared.sampler.population
+    plan = batches(prepared.entries, method.num_samples, job.job.batch_size, population, prepared.limit, bucket)
+    kinds = [(buckets.kind_of(pairs[0][0], bucket), len(pairs)) for pairs in plan]
+    trace, done = Trace(job.job.profile, kinds), len(prepared.results.rows)
+    if (text := buckets.programs(prepared.entries, bucket)) is not None:
+        print(text, file=sys.stderr)
+    order = list(dict.fromkeys(entry for pairs in plan for entry, _ in pairs))
+    chains = 1 if population else method.num_samples
+    room = streaming.ahead([kind[0] for kind, _ in kinds], method.num_samples, job.job.batch_size)
+    with (
+        Watch(len(order)) as watch,
+        streaming.Writer(room) as writer,
+        streaming.images(prepared, order, chains, room) as ready,
+    ):
+        run = _Run(prepared, ready, writer, watch, chains)
+        try:
+            for number, pairs in enumerate(plan):
+                if stopping.asked():
+                    break
+                trace.begin(number)
+                run.restore(pairs)
+                trace.end(number)
+        finally:
+            trace.end()
+        with watch.spent(WRITING):
+            writer.finish()
+        return watch.record(len(prepared.results.rows) - done)
 
 
-def restore_all(prepared: Prepared) -> None:
-    """Restore every image, writing each as soon as its last sample is there."""
-    job, kernels, method = prepared.job, prepared.kernels, prepared.job.method
-    seed, population = job.job.seed, prepared.sampler is not None and prepared.sampler.population
-    plan = batches(prepared.entries, method.num_samples, job.job.batch_size, population, prepared.limit)
-    found: dict[str, list] = defaultdict(list)  # by image, of each batch
-    measured: dict[str, inputs.Measured] = {}
-    searched: dict[str, Found] = {}
-    with tqdm(total=len(plan) * method.num_steps, unit="step", disable=not plan) as bar:
-        for pairs in plan:
-            if stopping.asked():
-                break
-            for entry, _ in pairs:
-                if entry.name in measured or entry.name in prepared.failures:
-                    continue
-                try:
-                    one = prepared.measure(entry)
-                    if kernels:
-                        searched[entry.name] = kernels.find(one, inputs.key_of(entry, seed, 2))
-                except (InputError, OSError, jax.errors.JaxRuntimeError) as error:  # since the job began, or no memory
-                    prepared.fail(entry.name, str(error).partition("\n")[0])
-                    continue
-                measured[entry.name] = one
-            pairs = [pair for pair in pairs if pair[0].name not in prepared.failures]
-            if not pairs:
-                bar.update(method.num_steps)
-                continue
-            keys = jnp.stack([jax.random.fold_in(inputs.key_of(entry, seed, 1), i) for entry, i in pairs])
-            measurements = np.stack([measured[entry.name].measurement for entry, _ in pairs])
-            known = [(searched if kernels else measured)[entry.name].operator for entry, _ in pairs]
-            noises = [prepared.noise_of(measured[entry.name]) for entry, _ in pairs] if prepared.estimator else None
+class _Run:
+    """The main thread's part: it gathers a batch, has it restored, and hands on what is finished."""
+
+    def __init__(
+        self, prepared: Prepared, ready: Iterator[streaming.Ready], writer: streaming.Writer, watch: Watch, chains: int
+    ):
+        self._prepared, self._ready, self._writer, self._watch, self._chains = prepared, ready, writer, watch, chains
+        self._images: dict[str, _Image] = {}
+        self._parts: dict[str, list[batch.BatchResult]] = defaultdict(list)
+        self._again = SecondTry(prepared)
+
+    def restore(self, pairs: buckets.Pairs) -> None:
+        """Restore a batch; an image that cannot be read, or finds no memory, is reported."""
+        share, shown, prepared = len(pairs) / self._chains, 0.0, self._prepared
+        for entry in dict.fromkeys(entry for entry, _ in pairs):
+            if entry.name not in self._images and entry.name not in prepared.failures:
+                self._take(entry)
+        some = [(self._images[entry.name], i) for entry, i in pairs if entry.name in self._images]
+
+        def progress(steps: int) -> None:
+            nonlocal shown
+            part = min(share - shown, share * steps / prepared.job.method.num_steps)
+            shown += part
+            self._watch.step(part)
+
+        if some:
             try:
-                done = prepared.restorer(keys, measurements, known, pairs[0][0].shape, bar.update, noises)
+                found = self._compute(some, progress)
             except jax.errors.JaxRuntimeError as error:  # the memory did not suffice
-                for name in dict.fromkeys(entry.name for entry, _ in pairs):
-                    prepared.fail(name, f"{str(error).splitlines()[0]}; lower --batch_size, now {job.job.batch_size}")
-                    for kept in (measured, found, searched):
-                        kept.pop(name, None)
-                continue
-            for i, (entry, _) in enumerate(pairs):
-                found[entry.name].append(done.part(i, len(pairs)))
-                if sum(len(p.images) for p in found[entry.name]) == method.num_samples:
-                    whole, search = batch.join_parts(found.pop(entry.name)), searched.pop(entry.name, None)
-                    finish(prepared, measured.pop(entry.name), whole, search)
+                lower = f"lower --batch_size, now {prepared.job.job.batch_size}"
+                for name in dict.fromkeys(image.measured.entry.name for image, _ in some):
+                    self._fail(name, f"{str(error).splitlines()[0]}; {lower}")
+            else:
+                for i, (image, _) in enumerate(some):
+                    self._keep(image, found.part(i, len(some)))
+        self._watch.step(share - shown)
+
+    def _take(self, entry: inputs.Entry) -> None:
+        """The next image of the stream, its kernel searched for where the task is blind."""
+        prepared = self._prepared
+        with self._watch.spent(INPUT):
+            ready = next(self._ready)
+        try:
+            if ready.error is not None:
+                raise ready.error
+            assert ready.reading is not None
+            measured, search = ready.reading.measured, None
+            assert measured.entry == entry  # the stream has the order of the plan
+            if ready.reading.note or ready.reading.warning:
+                self._writer.put(prepared.tell, ready.reading)
+            if prepared.kernels:
+                search = prepared.kernels.find(measured, inputs.key_of(entry, prepared.job.job.seed, 2))
+                self._watch.add(DEVICE, search.seconds)
+        except streaming.FAILS as error:  # since the job began, or no memory
+            self._fail(entry.name, str(error).partition("\n")[0])
+            return
+        shape = buckets.shape_of(entry, prepared.job.job.bucket)
+        measurement, known = buckets.fitted(measured, search.operator if search else measured.operator, shape)
+        noise = prepared.noise_of(measured) if prepared.estimator else None
+        self._images[entry.name] = _Image(measured, ready.keys, known, measurement, shape, noise, search)
+
+    def _compute(self, some: list[tuple[_Image, int]], progress: Callable[[int], object]) -> batch.BatchResult:
+        images = [image for image, _ in some]
+        keys = jnp.stack([image.keys[i] for image, i in some])
+        noises: Any = [image.noise for image in images] if self._prepared.estimator else None
+        found = self._prepared.restorer(
+            keys, np.stack([image.measurement for image in images]), [image.operator for image in images],
+            images[0].shape, progress, noises,
+        )  # fmt: skip
+        self._watch.add(DEVICE, found.seconds)
+        return found
+
+    def _fail(self, name: str, why: str) -> None:
+        self._prepared.fail(name, why)
+        self._images.pop(name, None)
+        self._parts.pop(name, None)
+
+    def _keep(self, image: _Image, part: batch.BatchResult) -> None:
+        """Keep one chain, and hand on the image with its last one."""
+        name = image.measured.entry.name
+        self._parts[name].append(part)
+        method = self._prepared.job.method
+        if sum(len(p.images) for p in self._parts[name]) < method.num_samples:
+            return
+        found, warning = batch.join_parts(self._parts.pop(name)), None
+        evaluations = methods.evaluations(method, self._prepared.sampler)
+        if diverged(found):
+            second, first = self._second(image), broken_step(found)
+            if second is None or diverged(second):
+                why = cautions.divergence(image.measured, found.residuals, method, first, second is not None)
+                self._fail(name, why)
+                return
+            at = "left the range of images"
+            at = at if first is None else f"was not finite from step {first} of {method.num_steps} on"
+            warning = f"the loop {at}: this is a second try, in float32 with {2 * method.num_steps} steps"
+            found, evaluations = second._replace(seconds=found.seconds + second.seconds), 3 * evaluations
+        del self._images[name]
+        if image.shape != image.measured.entry.shape:
+            found = buckets.cropped(found, image.measured.entry.shape)
+        with self._watch.spent(WRITING):
+            self._writer.put(finish, self._prepared, image.measured, found, image.search, evaluations, warning)
+
+    def _second(self, image: _Image) -> batch.BatchResult | None:
+        """What a second try finds; None if there can be none."""
+        if not self._again.possible:
+            return None
+        size = max(1, self._prepared.job.job.batch_size)
+        limit = self._prepared.limit
+        size = min(size, limit(image.shape)) if limit else size
+        try:
+            found = self._again(image.keys, image.measurement, image.operator, image.shape, image.noise, size)
+        except jax.errors.JaxRuntimeError:  # no memory: the first try is what there is
+            return None
+        self._watch.add(DEVICE, found.seconds)
+        return found
 
 
-def finish(prepared: Prepared, measured: inputs.Measured, found: batch.BatchResult, search: Found | None) -> None:
-    """Write one image, or report that its loop diverged."""
-    name, method = measured.entry.name, prepared.job.method
-    if not np.abs(found.images).max() < DIVERGED:  # true for not-a-number too
-        prepared.fail(name, cautions.divergence(measured, found.residuals, method))
-        return
-    evaluations, seconds = methods.evaluations(method, prepared.sampler), found.seconds
+def finish(
+    prepared: Prepared, measured: inputs.Measured, found: batch.BatchResult, search: Found | None, evaluations: int,
+    warning: str | None = None,
+) -> None:  # fmt: skip
+    """Write one image; warning: what else should be known of it.
+
+    Raises:
+      InputError: if the disk is full.
+    """
+    name, method, seconds = measured.entry.name, prepared.job.method, found.seconds
     kernel = None
     if search is not None:
         best = found.kernels if found.kernels is None else found.kernels[np.argmin(found.residuals)]
         kernel = search.kernel if best is None else best
         evaluations, seconds = evaluations + search.evaluations, seconds + search.seconds
+    texts = [warning]
+    if isinstance(method, methods.CvsaSettings):  # the others do not promise to fit
+        residual, noise = prepared.results.residual(found.residuals), prepared.noise_of(measured)
+        task = prepared.job.task
+        texts.append(cautions.misfit(residual, noise, measured, task) or cautions.out_of_range(found.images, task))
+    text = "; ".join(text for text in texts if text) or None
+    restored = Restored(found.images, found.residuals, kernel, seconds, evaluations)
     try:
-        prepared.results.write(measured, Restored(found.images, found.residuals, kernel, seconds, evaluations))
+        prepared.results.write(measured, restored, text)
     except OSError as error:
         folder = prepared.results.folder
         prepared.fail(name, f"cannot write {error.filename or folder}: {error.strerror or error}")
         if shutil.disk_usage(folder).free < ROOM:
             raise InputError(f"the disk of --output={folder} is full; make room, and give the command again") from error
         return
-    if isinstance(method, methods.CvsaSettings):  # the others do not promise to fit
-        residual, noise = prepared.results.residual(found.residuals), prepared.noise_of(measured)
-        task = prepared.job.task
-        text = cautions.misfit(residual, noise, measured, task) or cautions.out_of_range(found.images, task)
-        if text is not None:
-            prepared.warn(name, text)
+    if text is not None:
+        prepared.say(name, text)

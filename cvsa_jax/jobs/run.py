@@ -31,8 +31,8 @@ class Runnable(Prepared):
           Stopped: after all that, if SIGTERM ended it.
         """
         with stopping.listening():
-            restore_all(self)
-            self.results.finish(self.failures, last=last)
+            performance = restore_all(self)
+            self.results.finish(self.failures, performance, last)
         if stopping.asked():
             left = f"{self.left} image{'' if self.left == 1 else 's'} left" if self.left else "nothing is left of it"
             raise Stopped(f"stopped {self.job.job.output}: {left}; the same command goes on from here")

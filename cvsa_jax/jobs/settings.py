@@ -10,7 +10,7 @@ from typing import Any
 from cvsa_jax.checkpoints import LoadedPrior
 from cvsa_jax.diffusion import CLD
 from cvsa_jax.experts import experts
-from cvsa_jax.jobs import pairing
+from cvsa_jax.jobs import buckets, pairing
 from cvsa_jax.jobs.job_settings import JobSettings
 from cvsa_jax.jobs.methods import METHODS, MethodSettings
 from cvsa_jax.jobs.records import load_prior
@@ -188,6 +188,7 @@ def _refuse_idle(job: RestorationJob, given: Mapping[str, Any]) -> None:
     if job.task.blind and getattr(job.method, "start", None) != GUESS:
         idle["search_guesses"] = f"without --start={GUESS}"
     refuse(pairing.idle(job.task, job.operator) | idle, given)
+    buckets.check(job.task, job.job.method, job.job.bucket)
 
 
 def command(job: RestorationJob) -> list[str]:

@@ -68,6 +68,14 @@ class Operator:
         """(noise_variance I + prior_variance H H')^-1 r in closed form; None leaves it to conjugate gradients."""
         return None
 
+    def padded(self, shape: tuple[int, ...], larger: tuple[int, ...]) -> "Operator | None":
+        """The same measurement of an image (H, W, C) that lies top left in a larger one, of which no more is seen.
+
+        It measures y with zeros right and below, which carry no data: its guidance is that of the image alone, to
+        the bit if the prior is one of independent pixels. None where what is seen would change.
+        """
+        return None
+
     def blur_kernel(self) -> np.ndarray | None:
         """The kernel (h, w) of a blur that is the same everywhere; None of others."""
         return None

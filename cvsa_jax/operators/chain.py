@@ -53,6 +53,11 @@ class Chain(Operator):
         between = self.last.first_guess(y, last_key)
         return None if between is None else self.first.first_guess(between, first_key)
 
+    def padded(self, shape, larger):
+        """Of operators that each leave the image's size as it is."""
+        first, last = self.first.padded(shape, larger), self.last.padded(shape, larger)
+        return None if first is None or last is None else Chain(first, last)
+
     def picture(self) -> np.ndarray | None:
         """Those of both side by side, on grey."""
         shown = [p for p in (self.first.picture(), self.last.picture()) if p is not None]

@@ -2,8 +2,10 @@
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 
 from cvsa_jax.operators.base import Operator
+from cvsa_jax.operators.masks import Mask
 from cvsa_jax.operators.task import SHORT_CHAINS, Task
 
 
@@ -20,6 +22,9 @@ class Identity(Operator):
 
     def solve_gram(self, r, noise_variance, prior_variance):
         return r / (noise_variance + prior_variance)
+
+    def padded(self, shape, larger):
+        return Mask(jnp.ones((*shape[:2], 1))).padded(shape, larger)
 
 
 TASKS = (

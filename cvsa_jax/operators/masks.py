@@ -41,6 +41,11 @@ class Mask(Operator):
     def solve_gram(self, r, noise_variance, prior_variance):
         return r / (noise_variance + prior_variance * self.seen**2)
 
+    def padded(self, shape, larger):
+        return Mask(
+            jnp.pad(jnp.asarray(self.seen), [(0, b - a) for a, b in zip(shape[:2], larger, strict=False)] + [(0, 0)])
+        )
+
     def picture(self) -> np.ndarray:
         """White is missing."""
         return 1 - 2 * np.asarray(self.seen)

@@ -1,0 +1,90 @@
+"""Which images of a job share a program, and a batch.
+
+Those of near sizes do if they are padded, with pixels that nobody sees, to a size that follows from their own alone.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable
+
+import numpy as np
+
+from cvsa_jax.batch import BatchResult
+from cvsa_jax.jobs.inputs import Entry, Measured
+from cvsa_jax.jobs.methods import CLASSICAL
+from cvsa_jax.operators import Operator, Task
+from cvsa_jax.types import InputError
+
+Pairs = list[tuple[Entry, int]]  # (image, chain index)
+
+
+def check(task: Task, method: str, side: int) -> None:
+    """Whether --bucket goes with a task and a method.
+
+    Raises:
+      InputError: if it does not.
+    """
+    if side and method == CLASSICAL:
+        raise InputError("--bucket has no effect with --method=classical, which compiles no program for a size")
+    if side and any(kind.padded is Operator.padded for kind in task.makes):
+        raise InputError(
+            f"--bucket is for tasks that hide pixels or add noise alone: what {task.name} measures depends on the "
+            "image's border"
+        )
+
+
+def shape_of(entry: Entry, side: int) -> tuple[int, int, int]:
+    """(H, W, C) that an image is padded to: its sides rounded up to multiples of `side`, 0 is its own."""
+    height, width, channels = entry.shape
+    return (height + -height % side, width + -width % side, channels) if side else entry.shape
+
+
+def kind_of(entry: Entry, side: int) -> tuple:
+    """What images have in common that one program serves."""
+    return shape_of(entry, side), () if side else entry.form
+
+
+def batches(
+    entries: list[Entry], num_samples: int, batch_size: int, population: bool,
+    limit: Callable[[tuple[int, int, int]], int] | None = None, bucket: int = 0,
+) -> list[Pairs]:  # fmt: skip
+    """(image, chain index) pairs of one shape and form each, batch_size samples at most, an image's in a row.
+
+    limit: of an image's shape, how many samples of it there may be at most. bucket: images are taken for ones of
+    sides rounded up to its multiples.
+    """
+    chains = 1 if population else num_samples
+    groups = defaultdict(list)
+    for entry in entries:
+        groups[kind_of(entry, bucket)].append(entry)
+    out = []
+    for (shape, _), group in groups.items():
+        size = min(batch_size, limit(shape)) if limit else batch_size
+        size = max(1, size // num_samples) if population else size
+        pairs = [(entry, i) for entry in group for i in range(chains)]
+        out += [pairs[i : i + size] for i in range(0, len(pairs), size)]
+    return out
+
+
+def programs(entries: list[Entry], bucket: int) -> str | None:
+    """What a job of images of several sizes says before it begins; None where all have one."""
+    sizes = len({entry.shape for entry in entries})
+    if sizes < 2:
+        return None
+    count = len({kind_of(entry, bucket) for entry in entries})
+    return f"{len(entries)} images of {sizes} sizes: {count} program{'' if count == 1 else 's'}"
+
+
+def fitted(measured: Measured, operator: Operator, shape: tuple[int, int, int]) -> tuple[np.ndarray, Operator]:
+    """The measurement and the operator of an image as one of `shape`, which is no smaller."""
+    own = measured.entry.shape
+    if own == shape:
+        return measured.measurement, operator
+    larger = operator.padded(own, shape)
+    assert larger is not None  # `check` looked
+    margins = [(0, b - a) for a, b in zip(own, shape, strict=True)]
+    return np.pad(measured.measurement, margins), larger
+
+
+def cropped(found: BatchResult, shape: tuple[int, int, int]) -> BatchResult:
+    """What was found, of the image itself."""
+    return found._replace(images=found.images[..., : shape[0], : shape[1], :])
