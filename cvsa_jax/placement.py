@@ -28,6 +28,15 @@ class Spread(NamedTuple):
 TOGETHER = Spread()
 
 
+def spread_of(split_rows: bool, shard_params: bool | None, parameters: Any) -> Spread:
+    """What is cut, where it was not said: parameters that take more than half of a device, as far as it tells."""
+    if shard_params is None:
+        limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+        used = sum(getattr(a, "nbytes", 0) for a in jax.tree.leaves(parameters))
+        shard_params = limit is not None and used > limit / 2 and jax.local_device_count() > 1
+    return Spread(split_rows, shard_params)
+
+
 class Placement(Protocol):
     """size: images of the program that are this process's own."""
 

@@ -6,18 +6,19 @@ All of them run the same programs at the same time, so that they must make the s
 import dataclasses
 import json
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from cvsa_jax.settings import Settings, setting
+from cvsa_jax.settings import Settings, fields, setting
 from cvsa_jax.types import InputError
 
 AUTO = "auto"
-T, U = TypeVar("T"), TypeVar("U")
+PROCESSES = "Each gets the same command with its own --process_id."
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,22 +57,32 @@ class ProcessSettings(Settings):
             raise InputError(f"--coordinator={self.coordinator} does not find the other processes: {why}") from error
 
 
-def own_batches(
-    group: Sequence[T], cut: Callable[[Sequence[T]], list[list[U]]], index: int, count: int
-) -> list[list[U]]:
-    """The batches of process `index` of `count`, as many as every process has; what it has not is an empty one.
+def joined(given: dict[str, Any]) -> None:
+    """Take the flags of `ProcessSettings` out of the values given, and find the processes that they tell of.
+
+    Raises:
+      ValueError: as `ProcessSettings.join`.
+    """
+    own = {field.name: given.pop(field.name) for field in fields(ProcessSettings) if field.name in given}
+    ProcessSettings(**own).join()
+
+
+def own_batches(group: Sequence[T], chains: int, most: int, index: int, count: int) -> tuple[int, list[list]]:
+    """(size, batches of (image, chain)) of process `index` of `count`: as many batches in every process.
+
+    Batches are as even as their number allows, so that filling each up to `size` costs less than an image a batch.
+    What a process does not have is an empty batch.
 
     Args:
-      group: images of one kind; process i takes the i-th of each `count`, so that all samples of one are its own.
-      cut: images -> batches of them.
+      group: images of one kind; process i takes every count-th from the i-th on, so that all chains of one are its own.
+      chains: of each image. most: how many may run together, in all processes.
     """
-    shares = [cut(group[i::count]) for i in range(count)]
-    return shares[index] + [[] for _ in range(max(map(len, shares)) - len(shares[index]))]
-
-
-def share_of(size: int, count: int) -> int:
-    """How many of a batch of `size` each of `count` processes takes, at least one."""
-    return max(1, size // count)
+    shares = [[(one, chain) for one in group[i::count] for chain in range(chains)] for i in range(count)]
+    length, share = len(shares[0]), max(1, most // count)
+    if not length:
+        return share, []
+    size = -(-length // -(-length // share))
+    return size, [shares[index][start : start + size] for start in range(0, length, size)]
 
 
 def alike(leaves: Sequence[Any]) -> list[bool]:

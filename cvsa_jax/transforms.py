@@ -2,7 +2,7 @@
 
 import contextlib
 import contextvars
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 
@@ -11,7 +11,7 @@ _SHARDING: contextvars.ContextVar[jax.sharding.Sharding | None] = contextvars.Co
 
 @contextlib.contextmanager
 def whole_transforms(sharding: jax.sharding.Sharding) -> Iterator[None]:
-    """While a program is traced inside, what passes `whole` lies on every device as `sharding` says."""
+    """While a program is traced inside, what passes `whole` lies on the devices as `sharding` says."""
     token = _SHARDING.set(sharding)
     try:
         yield
@@ -19,11 +19,12 @@ def whole_transforms(sharding: jax.sharding.Sharding) -> Iterator[None]:
         _SHARDING.reset(token)
 
 
-def whole(x: jax.Array) -> jax.Array:
-    """The same array, not split over devices: what goes into a Fourier transform, and what comes out of it.
+def whole(transform: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    """transform(x), which no compiler splits over devices.
 
-    The compiler cannot split such a transform on a CPU, and elsewhere would exchange all of it anyway. Outside of
-    `whole_transforms`, which is where no image is split, this is x itself.
+    On a CPU a Fourier transform that is split fails (jax 0.10.2); elsewhere all of it would be exchanged anyway.
+    Outside of `whole_transforms`, which is where no image is split, nothing is added.
     """
-    sharding = _SHARDING.get()
-    return x if sharding is None else jax.lax.with_sharding_constraint(x, sharding)
+    if (sharding := _SHARDING.get()) is None:
+        return transform(x)
+    return jax.lax.with_sharding_constraint(transform(jax.lax.with_sharding_constraint(x, sharding)), sharding)

@@ -12,6 +12,7 @@ from cvsa_jax.jobs.restoring import restore_all
 from cvsa_jax.jobs.settings import RestorationJob
 from cvsa_jax.noise_estimation import NoiseEstimator
 from cvsa_jax.operators.registry import fits, parts
+from cvsa_jax.placement import spread_of
 from cvsa_jax.sampler_settings import GUESS
 from cvsa_jax.settings import read_files
 
@@ -80,7 +81,8 @@ def prepare(job: RestorationJob) -> Runnable:
         kernels = KernelFinder(task, settings, prior, loaded, noise, search, job.noise.estimated)
     estimator = NoiseEstimator(task, prior) if job.noise.estimated else None
     joint = kernels.joint() if kernels else None
-    restorer = methods.make_restorer(own.method, job.method, prior, noise, plan, joint, search)
+    spread = spread_of(own.split_rows, own.shard_params, prior)
+    restorer = methods.make_restorer(own.method, job.method, prior, noise, plan, joint, search, spread)
     if entries:
         first = reader.measure(entries[0])
         known = kernels.operator(first) if kernels else first.operator
