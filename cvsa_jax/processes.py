@@ -46,7 +46,7 @@ class ProcessSettings(Settings):
                 return
         elif None in rest:
             raise InputError(f"--coordinator={self.coordinator} needs --num_processes and --process_id")
-        elif self.process_id >= self.num_processes:
+        elif (self.process_id or 0) >= (self.num_processes or 1):
             raise InputError(f"--process_id={self.process_id} must be below --num_processes={self.num_processes}")
         elif not self.coordinator.rpartition(":")[2].isdigit() or not self.coordinator.rpartition(":")[0]:
             raise InputError(f"--coordinator={self.coordinator} is neither HOST:PORT nor {AUTO}")

@@ -3,7 +3,7 @@
 import pathlib
 import sys
 
-from cvsa_jax import operators
+from cvsa_jax import operators, processes
 from cvsa_jax.jobs import cautions, inputs, methods, pairing, selection, tiling
 from cvsa_jax.jobs.kernel_finder import KernelFinder
 from cvsa_jax.jobs.outputs import KINDS, Results
@@ -65,12 +65,14 @@ def prepare(job: RestorationJob) -> Runnable:
         task, settings, prior.channels or 3, own.image_size, own.measured, noise, own.seed, stored,
         job.method.start == GUESS and not task.blind, own.range, own.format, folder,
     )  # fmt: skip
-    chosen = selection.choose(files, folder, results.files, results.done)[: own.limit]
+    done = processes.union(results.done)  # an image is any process's
+    chosen = selection.choose(files, folder, results.files, done)[: own.limit]
     if own.overwrite:
         selection.refuse_removed(files, results.folder, KINDS)
     results.files.update({one.name: one.file for one in chosen})
-    entries, failures = reader.check([one for one in chosen if one.name not in results.done])
-    if failures and not entries and not results.rows:
+    entries, failures = reader.check([one for one in chosen if one.name not in done])
+    processes.require_same([(entry.name, entry.shape, entry.form) for entry in entries], "images")
+    if failures and not entries and not done:
         raise ValueError(next(iter(failures.values())))
     job = tiling.settled(job, prior, entries, results.tile)
     results.settle(job)
