@@ -85,18 +85,33 @@ def own_batches(group: Sequence[T], chains: int, most: int, index: int, count: i
     return size, [shares[index][start : start + size] for start in range(0, length, size)]
 
 
+def _gathered(own: np.ndarray) -> np.ndarray:
+    """The arrays of all processes, in a new leading axis.
+
+    Raises:
+      InputError: if one of them has ended.
+    """
+    try:
+        return np.asarray(multihost_utils.process_allgather(own))
+    except jax.errors.JaxRuntimeError as error:
+        why = str(error).partition("\n")[0]
+        raise InputError(
+            f"another process of this job has ended; give all of them the command again ({why})"
+        ) from error
+
+
 def alike(leaves: Sequence[Any]) -> list[bool]:
     """Of arrays, or None, whether each is there and the same in every process; all call at the same time."""
     if jax.process_count() == 1:
         return [leaf is not None for leaf in leaves]
-    sums = [0 if leaf is None else 1 + zlib.crc32(np.asarray(leaf).tobytes()) for leaf in leaves]
-    every = np.asarray(multihost_utils.process_allgather(np.array(sums, np.uint32)))
+    sums = [0 if leaf is None else max(1, zlib.crc32(np.asarray(leaf).tobytes())) for leaf in leaves]
+    every = _gathered(np.array(sums, np.uint32))
     return [bool(own and (column == own).all()) for own, column in zip(every[0], every.T, strict=True)]
 
 
 def everyone(true: bool) -> bool:
     """Whether it is true in every process; all call at the same time."""
-    return jax.process_count() == 1 or bool(np.all(multihost_utils.process_allgather(np.array(true))))
+    return jax.process_count() == 1 or bool(_gathered(np.array(true)).all())
 
 
 def anyone(true: bool) -> bool:
@@ -110,9 +125,9 @@ def union(names: Iterable[str]) -> set[str]:
     if jax.process_count() == 1:
         return own
     text = np.frombuffer(json.dumps(sorted(own)).encode(), np.uint8)
-    lengths = np.asarray(multihost_utils.process_allgather(np.array(len(text))))
+    lengths = _gathered(np.array(len(text)))
     padded = np.pad(text, (0, int(lengths.max()) - len(text)))
-    every = np.asarray(multihost_utils.process_allgather(padded))
+    every = _gathered(padded)
     return own.union(*(json.loads(row[:length].tobytes()) for row, length in zip(every, lengths, strict=True)))
 
 
