@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 
 from cvsa_jax.baselines import BLIND_BASELINES, baseline_loop
 from cvsa_jax.blind import Layout, PairPrior, blind_loop
@@ -16,12 +15,14 @@ from cvsa_jax.noise import NoiseModel
 from cvsa_jax.operators.algebra import root_mean_square
 from cvsa_jax.operators.base import as_operator
 from cvsa_jax.operators.kernels import image_to_kernel
+from cvsa_jax.placement import TOGETHER, BatchPlacement, Placement, Spread, SpreadPlacement, own_rows
 from cvsa_jax.plans import Plan, make_plan
 from cvsa_jax.priors import Prior
+from cvsa_jax.processes import alike
 from cvsa_jax.restoration import make_loop, view
 from cvsa_jax.sampler_settings import SamplerSettings
 from cvsa_jax.samplers import Loop, run_steps
-from cvsa_jax.sharding import batch_mesh, filled, join_alike, split_over, stack_alike
+from cvsa_jax.sharding import join_alike, stack_alike
 from cvsa_jax.types import Info
 
 
@@ -103,8 +104,37 @@ def baseline_loops(
     return make
 
 
+class Running:
+    """A batch that the devices work on; `result` waits for it.
+
+    Args:
+      restorer: that began it. count: images that are no copies. chunks: (steps, trace) of each.
+      ends: (images, residuals, kernels) of the last states.
+    """
+
+    def __init__(self, restorer: "BatchRestorer", count: int, chunks: list[tuple[int, Info]], ends: tuple):
+        self._restorer, self._count, self._chunks, self._ends = restorer, count, chunks, ends
+        self._began = time.perf_counter()
+
+    def result(self, progress: Callable[[int], object] = lambda steps: None) -> BatchResult:
+        """What was found; progress is called with the number of steps that were just done.
+
+        Batches end in the order in which they began. The seconds of one count from the end of the one before it.
+        """
+        infos, own = [], lambda a: own_rows(a)[: self._count]
+        for steps, info in self._chunks:
+            infos.append(jax.tree.map(own, info))
+            progress(steps)
+        images, residuals, kernels = jax.tree.map(own, self._ends)
+        ended = time.perf_counter()
+        seconds = ended - max(self._began, self._restorer.ended)
+        self._restorer.ended = ended
+        trace = jax.tree.map(lambda *parts: np.concatenate(parts, 1), *infos)
+        return BatchResult(images, residuals, trace, kernels, seconds)
+
+
 class BatchRestorer:
-    """A loop over a batch of (key, measurement, operator), spread over the local devices.
+    """A loop over a batch of (key, measurement, operator), on the devices of all processes.
 
     Each image is computed as if it were alone. Images of any size are restored on a
     canvas that the network can take, of which the measurement sees the top left part.
@@ -115,21 +145,24 @@ class BatchRestorer:
       num_steps: reverse steps of a loop.
       kernel: for joint chains of image and kernel, whose operators are of both.
       chunk: steps between two calls of the progress function.
+      spread: what is cut over the devices beside the batch.
     """
 
     def __init__(
-        self, prior: Prior, loops: LoopMaker, num_steps: int, kernel: KernelPrior | None = None, chunk: int = 10
-    ):
+        self, prior: Prior, loops: LoopMaker, num_steps: int, kernel: KernelPrior | None = None, chunk: int = 10,
+        spread: Spread = TOGETHER,
+    ):  # fmt: skip
         self._prior, self._priors = prior, (prior, kernel and kernel.prior)
         self._loops, self._num_steps, self._chunk = loops, num_steps, min(chunk, num_steps)
-        self._compiled: dict = {}
+        self._spread, self._compiled, self._placed = spread, {}, (None, None)
+        self.ended = 0.0  # when the last batch did
 
-    def _compile(self, name: str, function: Callable, num_split: int, mesh, *args):
-        """The program for these shapes, compiled at the first call."""
-        shapes = jax.tree.map(lambda a: (jnp.shape(a), jnp.result_type(a)), args)
-        key = (name, str(shapes), jax.tree.structure(args))
+    def _compile(self, place: Placement, name: str, function: Callable, donated: tuple[int, ...], *args):
+        """The program for these shapes, compiled at the first call; its first four arguments are of images."""
+        shapes = tuple((jnp.shape(a), jnp.result_type(a)) for a in jax.tree.leaves(args))
+        key = (name, shapes, jax.tree.structure(args))
         if key not in self._compiled:
-            self._compiled[key] = jax.jit(split_over(mesh, function, num_split)).lower(*args).compile()
+            self._compiled[key] = place.program(function, 4, donated, *args)
         return self._compiled[key]
 
     def check(
@@ -144,9 +177,10 @@ class BatchRestorer:
 
         jax.eval_shape(begin, jax.random.key(0), jax.tree.map(jnp.asarray, measurement), seen, self._priors, noise)
 
-    def _init_batch(self, keys, measurements, operators, noises, whole, priors, *, canvas):
+    def _init_batch(self, keys, measurements, operators, noises, whole, priors, *, canvas, kind):
         def one(key, y, h, noise):
-            return self._loops(y, join_alike(h, whole), priors, canvas, noise).init(key, canvas)
+            loop = self._loops(y, join_alike(h, whole), priors, canvas, noise)
+            return loop.init(jax.random.wrap_key_data(key, impl=kind), canvas)
 
         return jax.vmap(one)(keys, measurements, operators, noises)
 
@@ -171,6 +205,18 @@ class BatchRestorer:
 
         return jax.vmap(one)(states, measurements, operators)
 
+    def _place(self, rows: int, canvas: tuple[int, int, int]) -> Placement:
+        spread = self._spread
+        if spread == TOGETHER:
+            return BatchPlacement(rows)
+        return SpreadPlacement(rows, canvas[0], spread)
+
+    def _parameters(self, place: Placement) -> Any:
+        """The priors where a batch needs them, put there once."""
+        if self._placed[0] != place.mesh:
+            self._placed = place.mesh, place.parameters(self._priors)
+        return self._placed[1]
+
     def __call__(
         self,
         keys: jax.Array,
@@ -179,49 +225,68 @@ class BatchRestorer:
         image_shape: tuple[int, int, int],
         progress: Callable[[int], object] = lambda steps: None,
         noises: Sequence[NoiseModel] | None = None,
+        size: int | None = None,
     ) -> BatchResult:
-        """Restore a batch.
+        """`begin`, and its result; progress: called with the number of steps that were just done."""
+        return self.begin(keys, measurements, operators, image_shape, noises, size).result(progress)
+
+    def begin(
+        self,
+        keys: jax.Array,
+        measurements: Any,
+        operators: Sequence[Callable],
+        image_shape: tuple[int, int, int],
+        noises: Sequence[NoiseModel] | None = None,
+        size: int | None = None,
+    ) -> Running:
+        """Give the devices a batch; it returns when its programs are compiled and all arrays on their way.
 
         Args:
           keys: (B,) PRNG keys.
           measurements: (B, ...), or a tree of such arrays.
           operators: B operators of one kind, each acting on images of `image_shape`.
           image_shape: (H, W, C) of the images; C may be 1 under a prior with 3 channels.
-          progress: called with the number of steps that were just done.
           noises: B noise models of one kind, of each measurement its own; None is that of the loops. They are
             arguments of the compiled programs.
+          size: fills the batch up to so many with copies of its last image, so that the programs of a full batch
+            serve a shorter one; their results are dropped. None fills up to what the devices divide.
+
+        Of several processes each gives its own images, and all the same `size`; all call at the same time.
         """
+        canvas, count = self._prior.canvas(image_shape), len(operators)
+        place = self._place(max(count, size or 0), canvas)
+        rows = np.minimum(np.arange(place.size), count - 1)
         views = [view(as_operator(h), self._prior, image_shape) for h in operators]
-        mesh, canvas = batch_mesh(len(views)), self._prior.canvas(image_shape)
-        split, whole = NamedSharding(mesh, PartitionSpec("batch")), NamedSharding(mesh, PartitionSpec())
-        rows, own = filled(len(views), mesh), slice(len(views))
-        stacked, shared = stack_alike([views[row] for row in rows])
-        keys, measurements = keys[rows], jax.tree.map(lambda a: jnp.asarray(a)[rows], measurements)
+        stacked, shared = stack_alike([views[row] for row in rows], alike)
         own_noise = None if noises is None else jax.tree.map(
             lambda *leaves: jnp.asarray(leaves, jnp.result_type(float)), *(noises[row] for row in rows)
         )  # fmt: skip
-        keys, *inputs = jax.device_put((keys, measurements, stacked, own_noise), split)
-        shared, priors, zero = jax.device_put((shared, self._priors, jnp.zeros((), jnp.int32)), whole)
-        inputs.append(shared)
-        init = functools.partial(self._init_batch, canvas=canvas)
-        begin = self._compile(f"init {canvas}", init, 4, mesh, keys, *inputs, priors)
-        clock = time.perf_counter()
-        states = jax.block_until_ready(begin(keys, *inputs, priors))
-        seconds = time.perf_counter() - clock
+        measurements = jax.tree.map(lambda a: np.asarray(a, jnp.result_type(a))[rows], measurements)
+        numbers, inputs = np.asarray(jax.random.key_data(keys))[rows], (measurements, stacked, own_noise)
+        given, (shared, zero), priors = (
+            place.split((numbers, *inputs)),
+            place.whole((shared, np.int32(0))),
+            self._parameters(place),
+        )
+        numbers, *inputs = *given, shared
+        init = functools.partial(self._init_batch, canvas=canvas, kind=jax.random.key_impl(keys))
+        begin = self._compile(place, f"init {canvas}", init, (), numbers, *inputs, priors)
+        states = jax.tree.map(_promised, begin.out_info, begin.output_shardings)
         counts = [self._chunk] * (self._num_steps // self._chunk)
         counts += [self._num_steps % self._chunk] if self._num_steps % self._chunk else []
         runs = {}
-        for count in set(counts):
-            run = functools.partial(self._run_batch, count=count, canvas=canvas)
-            runs[count] = self._compile(f"run {count}", run, 4, mesh, states, *inputs, priors, zero)
-        infos, start, clock = [], 0, time.perf_counter()
-        for count in counts:
-            states, info = runs[count](states, *inputs, priors, jax.device_put(jnp.int32(start), whole))
-            infos.append(jax.tree.map(lambda a: np.asarray(a)[own], info))
-            start += count
-            progress(count)
-        seconds += time.perf_counter() - clock
-        finish = self._compile("finish", self._finish_batch, 4, mesh, states, *inputs)
-        images, residuals, kernels = jax.tree.map(lambda a: np.asarray(a)[own], finish(states, *inputs))
-        trace = jax.tree.map(lambda *parts: np.concatenate(parts, 1), *infos)
-        return BatchResult(images, residuals, trace, kernels, seconds)
+        for steps in set(counts):
+            run = functools.partial(self._run_batch, count=steps, canvas=canvas)
+            runs[steps] = self._compile(place, f"run {steps}", run, (0,), states, *inputs, priors, zero)
+        finish = self._compile(place, "finish", self._finish_batch, (), states, *inputs)
+        states, chunks, start = begin(numbers, *inputs, priors), [], 0
+        for steps in counts:
+            states, info = runs[steps](states, *inputs, priors, place.whole(np.int32(start)))
+            chunks.append((steps, info))
+            start += steps
+        return Running(self, count, chunks, finish(states, *inputs))
+
+
+def _promised(like, sharding):
+    """What stands for an array of a program that has not run."""
+    return jax.ShapeDtypeStruct(like.shape, like.dtype, sharding=sharding)

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cvsa_jax.transforms import whole
+
 KNOTS = tuple(float(f"{f:.4g}") for f in np.geomspace(1 / 128, 0.7, 12))
 # Up to this side a cosine transform is a product with its matrix, and a grid of variances a table of the program; a
 # larger one is a fast transform, and a grid is computed where it is needed.
@@ -53,7 +55,7 @@ def cosine_transform(x: jax.Array, axis: int, inverse: bool = False) -> jax.Arra
     side = x.shape[axis]
     if side > DENSE_SIDE:
         transform = jax.scipy.fft.idct if inverse else jax.scipy.fft.dct
-        return transform(x, norm="ortho", axis=axis).astype(x.dtype)
+        return whole(lambda x: transform(x, norm="ortho", axis=axis), x).astype(x.dtype)
     matrix = cosine_matrix(side)
     product = "ij,...jkc->...ikc" if axis == -3 else "lk,...ikc->...ilc"
     matrix = jnp.asarray(matrix.T if inverse else matrix, x.dtype)

@@ -280,9 +280,9 @@ def test_kernels_of_several_sizes_are_not_restored_in_one_batch(tmp_path):
     for (_, name, _, _), side in zip(files, (3, 5, 3), strict=True):
         write(tmp_path / "k" / f"{name}.npy", np.eye(side))
     entries, _ = reader(tmp_path / "in", kernel=str(tmp_path / "k")).check(files)
-    assert [[e.name for e, _ in pairs] for pairs in batches(entries, 1, 8, False)] == [["0", "2"], ["1"]]
+    assert [[e.name for e, _ in one.pairs] for one in batches(entries, 1, 8, False)] == [["0", "2"], ["1"]]
     kernel = write(tmp_path / "k.npy", np.eye(9))
     for one, side in zip(files, (20, 40, 20), strict=True):
         save_photo(one.path, side, side)
     entries, _ = reader(tmp_path / "in", kernel=kernel, image_size=20).check(files)
-    assert [[e.name for e, _ in pairs] for pairs in batches(entries, 1, 8, False)] == [["0", "2"], ["1"]]
+    assert [[e.name for e, _ in one.pairs] for one in batches(entries, 1, 8, False)] == [["0", "2"], ["1"]]

@@ -11,12 +11,13 @@ from cvsa_jax.commands import VERBS
 
 PACKAGE = ROOT / "cvsa_jax"
 ALGORITHMS = [
-    "version", "types", "npy", "seeds", "writing", "settings", "numerics", "diffusion", "noise", "spectral",
-    "calibration", "coefficients", "pyramid", "priors", "experts", "tiles", "closed_form", "adapters", "pictures",
-    "images", "folders", "models", "parameterizations", "networks", "descriptions", "importers", "exporters",
-    "operators", "door", "samplers", "denoising", "guesses", "guidance", "sampler_settings", "plans", "presets",
-    "baselines", "restoration", "posterior", "blind", "sharding", "data", "frechet", "metrics", "measures",
-    "evidence", "noise_estimation", "kernel_search", "batch", "plots", "training", "photographs", "checkpoints",
+    "version", "types", "npy", "seeds", "writing", "settings", "numerics", "transforms", "diffusion", "noise",
+    "spectral", "calibration", "coefficients", "pyramid", "priors", "experts", "tiles", "closed_form", "adapters",
+    "pictures", "images", "folders", "models", "parameterizations", "networks", "descriptions", "importers",
+    "exporters", "operators", "door", "samplers", "denoising", "guesses", "guidance", "sampler_settings", "plans",
+    "presets", "baselines", "restoration", "posterior", "blind", "processes", "sharding", "placement", "data",
+    "frechet", "metrics", "measures", "evidence", "noise_estimation", "kernel_search", "batch", "plots", "training",
+    "photographs", "checkpoints",
 ]  # fmt: skip
 PROGRAMS = ["jobs", "evaluation", "commands", "__main__"]
 ORDER = ALGORITHMS + PROGRAMS

@@ -259,7 +259,8 @@ def test_a_job_settles_its_tile_once(tiny_prior, job, monkeypatch):
 
 def test_batches_shrink_where_the_memory_asks():
     plan = buckets.batches(entries((64, 64), (900, 900)), 4, 16, False, lambda shape: 16 if shape[0] < 512 else 3)
-    assert [(pairs[0][0].name, len(pairs)) for pairs in plan] == [("0", 4), ("1", 3), ("1", 1)]
+    found = [(one.pairs[0][0].name, len(one.pairs), one.size) for one in plan]
+    assert found == [("0", 4, 4), ("1", 2, 2), ("1", 2, 2)]
 
 
 def test_a_tile_is_part_of_the_record(job):

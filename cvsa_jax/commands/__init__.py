@@ -15,6 +15,7 @@ from typing import NoReturn
 import jax
 from absl import logging
 
+from cvsa_jax import processes
 from cvsa_jax.commands import flags
 from cvsa_jax.settings import nearest
 from cvsa_jax.types import InputError, Stopped
@@ -64,9 +65,12 @@ def run(name: str, arguments: Sequence[str] | None = None) -> None:
             belongs = getattr(module, "belongs", lambda: {})()
             print(flags.help_text(module.__doc__ or "", module.groups(), belongs))
             return
+        with user_errors(ValueError):
+            given = flags.parse(arguments, module.groups())
+            processes.joined(given)  # before anything asks for a device
         require_backend()
         with user_errors(ValueError):
-            work = module.check(flags.parse(arguments, module.groups()))
+            work = module.check(given)
         with user_errors(InputError):  # what else fails now is a fault of ours, whose trace is wanted
             work()
 

@@ -20,6 +20,7 @@ from cvsa_jax.jobs.listing import listing
 from cvsa_jax.jobs.methods import METHODS
 from cvsa_jax.jobs.run import Runnable
 from cvsa_jax.jobs.settings import JobSettings, belongs, known
+from cvsa_jax.processes import PROCESSES, ProcessSettings
 from cvsa_jax.settings import Settings, fields, setting
 from cvsa_jax.types import Stopped, UnsuitableError
 
@@ -35,7 +36,7 @@ class ListSettings(Settings):
 
 def groups() -> Groups:
     """The verb's flags."""
-    return known() | {"Help": ("", fields(ListSettings))}
+    return known() | {"Processes": (PROCESSES, fields(ProcessSettings)), "Help": ("", fields(ListSettings))}
 
 
 def check(given: dict[str, Any]) -> Callable[[], None]:

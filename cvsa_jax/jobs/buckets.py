@@ -5,16 +5,29 @@ Those of near sizes do if they are padded, with pixels that nobody sees, to a si
 
 from collections import defaultdict
 from collections.abc import Callable
+from typing import NamedTuple
 
+import jax
 import numpy as np
 
+from cvsa_jax import processes
 from cvsa_jax.batch import BatchResult
 from cvsa_jax.jobs.inputs import Entry, Measured
 from cvsa_jax.jobs.methods import CLASSICAL
 from cvsa_jax.operators import Operator, Task
 from cvsa_jax.types import InputError
 
-Pairs = list[tuple[Entry, int]]  # (image, chain index)
+
+class Batch(NamedTuple):
+    """What runs together on this process.
+
+    pairs: (image, chain index), none where only other processes have some. size: what it is filled up to.
+    group: all images of that kind; each can stand in where there is none.
+    """
+
+    pairs: list[tuple[Entry, int]]
+    size: int
+    group: list[Entry]
 
 
 def check(task: Task, method: str, side: int) -> None:
@@ -46,8 +59,8 @@ def kind_of(entry: Entry, side: int) -> tuple:
 def batches(
     entries: list[Entry], num_samples: int, batch_size: int, population: bool,
     limit: Callable[[tuple[int, int, int]], int] | None = None, bucket: int = 0,
-) -> list[Pairs]:  # fmt: skip
-    """(image, chain index) pairs of one shape and form each, batch_size samples at most, an image's in a row.
+) -> list[Batch]:  # fmt: skip
+    """Batches of one shape and form each, batch_size samples at most in all processes, an image's in a row.
 
     limit: of an image's shape, how many samples of it there may be at most. bucket: images are taken for ones of
     sides rounded up to its multiples.
@@ -58,10 +71,10 @@ def batches(
         groups[kind_of(entry, bucket)].append(entry)
     out = []
     for (shape, _), group in groups.items():
-        size = min(batch_size, limit(shape)) if limit else batch_size
-        size = max(1, size // num_samples) if population else size
-        pairs = [(entry, i) for entry in group for i in range(chains)]
-        out += [pairs[i : i + size] for i in range(0, len(pairs), size)]
+        most = min(batch_size, limit(shape)) if limit else batch_size
+        most = max(1, most // num_samples) if population else most
+        size, own = processes.own_batches(group, chains, most, jax.process_index(), jax.process_count())
+        out += [Batch(pairs, size, group) for pairs in own]
     return out
 
 

@@ -28,8 +28,9 @@ class ClassicalRestorer:
 
     def __call__(
         self, keys, measurements, operators, image_shape, progress: Callable[[int], object] = lambda _: None,
-        noises: Sequence[Any] | None = None,
+        noises: Sequence[Any] | None = None, size: int | None = None,
     ) -> BatchResult:  # fmt: skip
+        """Image by image: nothing is filled up to a size."""
         stds = [self._noise_std] * len(measurements) if noises is None else [noise.std for noise in noises]
         clock, images, residuals = time.perf_counter(), [], []
         for y, operator, std in zip(measurements, operators, stds, strict=True):

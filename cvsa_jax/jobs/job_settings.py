@@ -45,6 +45,14 @@ class JobSettings(MeasurementSettings):
     pyramid: bool = setting(
         True, "See images of twice the prior's side or more at several resolutions, if the prior was measured there."
     )
+    split_rows: bool = setting(
+        False, "Cut each image by rows over the devices of this machine, for one that is too large for a device.",
+        free=True,
+    )  # fmt: skip
+    shard_params: bool | None = setting(
+        None, "Cut the network's parameters over the devices of this machine.", free=True,
+        otherwise="where they take more than half of a device's memory, as far as it tells",
+    )  # fmt: skip
     tile: int | None = setting(
         None, "Side of the tiles in which the network sees larger images; 0 is the whole image.", "pixels", low=0,
         otherwise="by the memory at hand",

@@ -11,6 +11,7 @@ from cvsa_jax.jobs.baseline_constants import constants_of, steps_of
 from cvsa_jax.jobs.classical import ClassicalRestorer
 from cvsa_jax.noise import NoiseModel
 from cvsa_jax.operators import Task
+from cvsa_jax.placement import TOGETHER, Spread
 from cvsa_jax.plans import Plan, make_plan, takes_particles
 from cvsa_jax.presets import ACCURACY, AIMS, COMBINATIONS, MEAN, RESIDUAL, preset_of
 from cvsa_jax.priors import Prior
@@ -199,13 +200,14 @@ def evaluations(method: MethodSettings, sampler: Sampler | None) -> int:
 
 def make_restorer(
     name: str, method: MethodSettings, prior: Prior, noise: NoiseModel, plan: Plan | None,
-    kernel: KernelPrior | None, search: bool,
+    kernel: KernelPrior | None, search: bool, spread: Spread = TOGETHER,
 ) -> "BatchRestorer | ClassicalRestorer":  # fmt: skip
     """What restores a batch; has the interface of `BatchRestorer`.
 
     Args:
       name: in METHODS. method: its settings. prior, noise: of the images. plan: of `plan_of`.
       kernel: for joint chains of image and kernel. search: whether a search finds the kernel first.
+      spread: what is cut over the devices.
 
     Raises:
       ValueError, UnsuitableError: if the settings do not go together.
@@ -219,4 +221,4 @@ def make_restorer(
         if search:  # the search has begun where the loop now goes on
             plan = plan._replace(settings=dataclasses.replace(plan.settings, start=NOISE))
         loops = guided_loops(prior, noise, plan, kernel)
-    return BatchRestorer(prior, loops, method.num_steps, kernel)
+    return BatchRestorer(prior, loops, method.num_steps, kernel, spread=spread)

@@ -35,9 +35,10 @@ class Restorer(Protocol):
         image_shape: tuple[int, int, int],
         progress: Callable[[int], object],
         noises: Sequence[NoiseModel] | None = None,
+        size: int | None = None,
         /,
     ) -> batch.BatchResult:
-        """Restore a batch."""
+        """Restore a batch, filled up to a size."""
         ...
 
 

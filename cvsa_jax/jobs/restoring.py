@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cvsa_jax import batch
+from cvsa_jax import batch, processes
 from cvsa_jax.jobs import buckets, cautions, inputs, methods, stopping, streaming
 from cvsa_jax.jobs.buckets import batches
 from cvsa_jax.jobs.kernel_finder import Found
@@ -46,11 +46,11 @@ def restore_all(prepared: Prepared) -> dict[str, Any]:
     job, method, bucket = prepared.job, prepared.job.method, prepared.job.job.bucket
     population = prepared.sampler is not None and prepared.sampler.population
     plan = batches(prepared.entries, method.num_samples, job.job.batch_size, population, prepared.limit, bucket)
-    kinds = [(buckets.kind_of(pairs[0][0], bucket), len(pairs)) for pairs in plan]
+    kinds = [(buckets.kind_of(part.group[0], bucket), part.size) for part in plan]
     trace, done = Trace(job.job.profile, kinds), len(prepared.results.rows)
     if (text := buckets.programs(prepared.entries, bucket)) is not None:
         print(text, file=sys.stderr)
-    order = list(dict.fromkeys(entry for pairs in plan for entry, _ in pairs))
+    order = list(dict.fromkeys(entry for part in plan for entry, _ in part.pairs))
     chains = 1 if population else method.num_samples
     room = streaming.ahead([kind[0] for kind, _ in kinds], method.num_samples, job.job.batch_size)
     with (
@@ -60,11 +60,11 @@ def restore_all(prepared: Prepared) -> dict[str, Any]:
     ):
         run = _Run(prepared, ready, writer, watch, chains)
         try:
-            for number, pairs in enumerate(plan):
-                if stopping.asked():
+            for number, part in enumerate(plan):
+                if processes.anyone(stopping.asked()):
                     break
                 trace.begin(number)
-                run.restore(pairs)
+                run.restore(part)
                 trace.end(number)
         finally:
             trace.end()
@@ -84,31 +84,45 @@ class _Run:
         self._parts: dict[str, list[batch.BatchResult]] = defaultdict(list)
         self._again = SecondTry(prepared)
 
-    def restore(self, pairs: buckets.Pairs) -> None:
+    def restore(self, part: buckets.Batch) -> None:
         """Restore a batch; an image that cannot be read, or finds no memory, is reported."""
-        share, shown, prepared = len(pairs) / self._chains, 0.0, self._prepared
-        for entry in dict.fromkeys(entry for entry, _ in pairs):
+        share, shown, prepared = len(part.pairs) / self._chains, 0.0, self._prepared
+        for entry in dict.fromkeys(entry for entry, _ in part.pairs):
             if entry.name not in self._images and entry.name not in prepared.failures:
                 self._take(entry)
-        some = [(self._images[entry.name], i) for entry, i in pairs if entry.name in self._images]
+        own = [(self._images[entry.name], i) for entry, i in part.pairs if entry.name in self._images]
+        some = own or self._stand_in(part.group)
 
         def progress(steps: int) -> None:
             nonlocal shown
-            part = min(share - shown, share * steps / prepared.job.method.num_steps)
-            shown += part
-            self._watch.step(part)
+            new = min(share - shown, share * steps / prepared.job.method.num_steps)
+            shown += new
+            self._watch.step(new)
 
-        if some:
+        if processes.everyone(bool(some)):
             try:
-                found = self._compute(some, progress)
+                found = self._compute(some, part.size, progress)
             except jax.errors.JaxRuntimeError as error:  # the memory did not suffice
+                if jax.process_count() > 1:
+                    raise InputError(f"a process of this job ended, or its memory did not suffice: {error}") from error
                 lower = f"lower --batch_size, now {prepared.job.job.batch_size}"
-                for name in dict.fromkeys(image.measured.entry.name for image, _ in some):
-                    self._fail(name, f"{str(error).splitlines()[0]}; {lower}")
+                self._fail_all(own, f"{str(error).splitlines()[0]}; {lower}")
             else:
-                for i, (image, _) in enumerate(some):
+                for i, (image, _) in enumerate(own):
                     self._keep(image, found.part(i, len(some)))
+        else:  # of one process only where there is none
+            self._fail_all(own, "another process could read no image of its batch; give the command again")
         self._watch.step(share - shown)
+
+    def _stand_in(self, group: list[inputs.Entry]) -> list[tuple[_Image, int]]:
+        """Any image of a group, where other processes have some of a batch and this has none; none if it reads none."""
+        for entry in group if jax.process_count() > 1 else ():
+            try:
+                reading = self._prepared.measure(entry)
+                return [(self._image(reading.measured, [inputs.key_of(entry, 0, 1)]), 0)]
+            except streaming.FAILS:
+                continue
+        return []
 
     def _take(self, entry: inputs.Entry) -> None:
         """The next image of the stream, its kernel searched for where the task is blind."""
@@ -118,29 +132,33 @@ class _Run:
         try:
             if ready.error is not None:
                 raise ready.error
-            assert ready.reading is not None
-            measured, search = ready.reading.measured, None
-            assert measured.entry == entry  # the stream has the order of the plan
+            assert ready.reading is not None and ready.reading.measured.entry == entry  # the order is that of the plan
             if ready.reading.note or ready.reading.warning:
                 self._writer.put(prepared.tell, ready.reading)
-            if prepared.kernels:
-                search = prepared.kernels.find(measured, inputs.key_of(entry, prepared.job.job.seed, 2))
-                self._watch.add(DEVICE, search.seconds)
+            self._images[entry.name] = self._image(ready.reading.measured, ready.keys)
         except streaming.FAILS as error:  # since the job began, or no memory
             self._fail(entry.name, str(error).partition("\n")[0])
-            return
-        shape = buckets.shape_of(entry, prepared.job.job.bucket)
+
+    def _image(self, measured: inputs.Measured, keys: list[jax.Array]) -> _Image:
+        """What the loop is given; the kernel is searched for where the task is blind."""
+        prepared, search = self._prepared, None
+        if prepared.kernels:
+            search = prepared.kernels.find(measured, inputs.key_of(measured.entry, prepared.job.job.seed, 2))
+            self._watch.add(DEVICE, search.seconds)
+        shape = buckets.shape_of(measured.entry, prepared.job.job.bucket)
         measurement, known = buckets.fitted(measured, search.operator if search else measured.operator, shape)
         noise = prepared.noise_of(measured) if prepared.estimator else None
-        self._images[entry.name] = _Image(measured, ready.keys, known, measurement, shape, noise, search)
+        return _Image(measured, keys, known, measurement, shape, noise, search)
 
-    def _compute(self, some: list[tuple[_Image, int]], progress: Callable[[int], object]) -> batch.BatchResult:
+    def _compute(
+        self, some: list[tuple[_Image, int]], size: int, progress: Callable[[int], object]
+    ) -> batch.BatchResult:
         images = [image for image, _ in some]
         keys = jnp.stack([image.keys[i] for image, i in some])
         noises: Any = [image.noise for image in images] if self._prepared.estimator else None
         found = self._prepared.restorer(
             keys, np.stack([image.measurement for image in images]), [image.operator for image in images],
-            images[0].shape, progress, noises,
+            images[0].shape, progress, noises, size,
         )  # fmt: skip
         self._watch.add(DEVICE, found.seconds)
         return found
@@ -149,6 +167,10 @@ class _Run:
         self._prepared.fail(name, why)
         self._images.pop(name, None)
         self._parts.pop(name, None)
+
+    def _fail_all(self, some: list[tuple[_Image, int]], why: str) -> None:
+        for name in dict.fromkeys(image.measured.entry.name for image, _ in some):
+            self._fail(name, why)
 
     def _keep(self, image: _Image, part: batch.BatchResult) -> None:
         """Keep one chain, and hand on the image with its last one."""

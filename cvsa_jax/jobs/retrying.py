@@ -13,6 +13,7 @@ from cvsa_jax import batch, operators
 from cvsa_jax.jobs import methods, tiling
 from cvsa_jax.jobs.prepared import Prepared, Restorer
 from cvsa_jax.noise import NoiseModel
+from cvsa_jax.placement import spread_of
 from cvsa_jax.sampler_settings import GUESS
 
 DIVERGED = 10.0  # images lie in [-1, 1]
@@ -50,11 +51,13 @@ class SecondTry:
         method = dataclasses.replace(method, num_steps=2 * method.num_steps)
         own = dataclasses.replace(prepared.job.job, dtype="float32")
         prior = tiling.tiled(dataclasses.replace(prepared.job, job=own).prior(), own.tile)
+        # Of this process: the others have no image to try again.
+        spread = spread_of(own.split_rows, own.shard_params, prior)._replace(alone=jax.process_count() > 1)
         kernels = prepared.kernels
         search = prepared.job.task.blind and method.start == GUESS
         return methods.make_restorer(
             own.method, method, prior, prepared.noise, methods.plan_of(method, prior),
-            kernels.joint() if kernels else None, search,
+            kernels.joint() if kernels else None, search, spread,
         )  # fmt: skip
 
     def __call__(

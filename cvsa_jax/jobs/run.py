@@ -4,7 +4,7 @@ import pathlib
 import sys
 from collections.abc import Callable, Mapping
 
-from cvsa_jax import operators
+from cvsa_jax import operators, processes
 from cvsa_jax.jobs import cautions, inputs, methods, pairing, selection, stopping, tiling
 from cvsa_jax.jobs.kernel_finder import KernelFinder
 from cvsa_jax.jobs.outputs import KINDS, Results
@@ -13,6 +13,7 @@ from cvsa_jax.jobs.restoring import restore_all
 from cvsa_jax.jobs.settings import RestorationJob
 from cvsa_jax.noise_estimation import NoiseEstimator
 from cvsa_jax.operators.registry import fits, parts
+from cvsa_jax.placement import spread_of
 from cvsa_jax.sampler_settings import GUESS
 from cvsa_jax.settings import read_files
 from cvsa_jax.types import Stopped
@@ -83,13 +84,14 @@ def prepare(job: RestorationJob) -> Runnable:
         task, settings, prior.channels or 3, own.image_size, own.measured, noise, own.seed, stored,
         job.method.start == GUESS and not task.blind, own.range, own.format, folder,
     )  # fmt: skip
-    chosen = selection.choose(files, folder, results.files, results.done)[: own.limit]
+    done = processes.union(results.done)  # an image is any process's
+    chosen = selection.choose(files, folder, results.files, done)[: own.limit]
     if own.overwrite:
         selection.refuse_removed(files, results.folder, KINDS)
     results.expect({one.name: one.file for one in chosen})
-    done = results.done
     entries, failures = reader.check([c for c in chosen if c.name not in done and results.writer.takes(c.name)])
-    if failures and not entries and not results.rows:
+    processes.require_same([(entry.name, entry.shape, entry.form) for entry in entries], "images")
+    if failures and not entries and not done:
         raise ValueError(next(iter(failures.values())))
     job = tiling.settled(job, prior, entries, results.tile)
     results.settle(job)
@@ -100,7 +102,8 @@ def prepare(job: RestorationJob) -> Runnable:
         kernels = KernelFinder(task, settings, prior, loaded, noise, search, job.noise.estimated)
     estimator = NoiseEstimator(task, prior) if job.noise.estimated else None
     joint = kernels.joint() if kernels else None
-    restorer = methods.make_restorer(own.method, job.method, prior, noise, plan, joint, search)
+    spread = spread_of(own.split_rows, own.shard_params, prior)
+    restorer = methods.make_restorer(own.method, job.method, prior, noise, plan, joint, search, spread)
     if entries:
         first = reader.measure(entries[0])
         known = kernels.operator(first) if kernels else first.operator

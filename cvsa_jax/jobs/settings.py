@@ -12,7 +12,7 @@ from cvsa_jax.diffusion import CLD
 from cvsa_jax.experts import experts
 from cvsa_jax.jobs import buckets, pairing
 from cvsa_jax.jobs.job_settings import JobSettings
-from cvsa_jax.jobs.methods import METHODS, MethodSettings
+from cvsa_jax.jobs.methods import CLASSICAL, METHODS, MethodSettings
 from cvsa_jax.jobs.records import load_prior
 from cvsa_jax.noise import AUTO, NOISES, GaussianSettings, PoissonSettings
 from cvsa_jax.noise_estimation import estimable
@@ -176,6 +176,8 @@ def _refuse_idle(job: RestorationJob, given: Mapping[str, Any]) -> None:
     """Raises ValueError on a value that another one makes idle."""
     idle = replaced(map(type, job.groups), given)
     search = {f.name for f in fields(BlindSettings)}
+    if job.job.method == CLASSICAL:
+        idle |= dict.fromkeys(("split_rows", "shard_params"), f"with --method={CLASSICAL}, which has no network")
     if job.job.operator is not None:
         kept = search | {"kernel_size"} if job.task.blind else {"phase_measures"}
         drawn = {f.name for f in fields(job.task.settings)} - kept

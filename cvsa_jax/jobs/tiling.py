@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import jax
+
 from cvsa_jax import tiles
 from cvsa_jax.jobs.inputs import Entry
 from cvsa_jax.jobs.settings import RestorationJob
@@ -45,10 +47,15 @@ def settled(job: RestorationJob, prior: Prior, entries: Iterable[Entry], stored:
 
     Args:
       prior: of the images, without tiles. entries: the images. stored: the tile of an earlier run of the same job.
+
+    Raises:
+      InputError: if images are to be cut by rows, and in tiles.
     """
     tile = job.job.tile if job.job.tile is not None else stored
+    if tile and job.job.split_rows:
+        raise InputError(f"--split_rows sees an image as a whole, not in tiles of {tile} pixels: give --tile=0")
     if tile is None and any(large(entry.shape) for entry in entries):
-        tile = tiles.automatic_tile(prior)
+        tile = 0 if job.job.split_rows else tiles.automatic_tile(prior)
     return dataclasses.replace(job, job=dataclasses.replace(job.job, tile=tile))
 
 
@@ -63,6 +70,7 @@ def batch_limit(job: RestorationJob, prior: Prior) -> Callable[[tuple[int, int, 
     def limit(shape):
         if not large(shape):
             return job.job.batch_size
-        return min(job.job.batch_size, tiles.largest_batch(prior, job.job.tile or 0, shape))
+        available = tiles.memory() * (jax.local_device_count() if job.job.split_rows else 1)
+        return min(job.job.batch_size, tiles.largest_batch(prior, job.job.tile or 0, shape, available))
 
     return limit

@@ -10,6 +10,7 @@ import numpy as np
 from cvsa_jax.operators.base import Operator
 from cvsa_jax.operators.task import Task
 from cvsa_jax.settings import Settings, setting
+from cvsa_jax.transforms import whole
 
 RANDOM, EQUISPACED = "random", "equispaced"
 PATTERNS = (RANDOM, EQUISPACED)
@@ -54,7 +55,8 @@ class SubsampledFourier(Operator):
     def zero_filled(self, y: jax.Array) -> jax.Array:
         """Re(F* y): the image (H, W, C) whose lost frequencies are zero."""
         shifted = jnp.fft.ifftshift(y, (0, 1))
-        return jnp.fft.fftshift(jnp.fft.ifft2(shifted, axes=(0, 1), norm="ortho"), (0, 1)).real
+        back = whole(lambda z: jnp.fft.ifft2(z, axes=(0, 1), norm="ortho"), shifted)
+        return jnp.fft.fftshift(back, (0, 1)).real
 
     def picture(self) -> np.ndarray:
         """White is measured; a mask of lines as high as it is wide."""
@@ -66,7 +68,8 @@ class SubsampledFourier(Operator):
 def centred_transform(x: jax.Array) -> jax.Array:
     """F x of images (..., H, W, C), frequency zero and pixel zero in the middle."""
     sides = (-3, -2)
-    return jnp.fft.fftshift(jnp.fft.fft2(jnp.fft.ifftshift(x, sides), axes=sides, norm="ortho"), sides)
+    transformed = whole(lambda x: jnp.fft.fft2(x, axes=sides, norm="ortho"), jnp.fft.ifftshift(x, sides))
+    return jnp.fft.fftshift(transformed, sides)
 
 
 def opposite(y: jax.Array) -> jax.Array:

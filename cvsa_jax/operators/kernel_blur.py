@@ -15,6 +15,7 @@ from cvsa_jax.operators.paired_files import PairedFiles
 from cvsa_jax.operators.separable import Separable, gaussian_blur, gaussian_weights
 from cvsa_jax.operators.task import SHORT_CHAINS, BlindSettings, Task, scaled
 from cvsa_jax.settings import Settings, join, setting
+from cvsa_jax.transforms import whole
 
 PCG_ITERATIONS = 5
 # Up to this side a Gaussian blur is two products with matrices, whose work grows faster than the number of pixels.
@@ -50,7 +51,7 @@ class Convolution(Operator):
         rows = np.mod(np.arange(h) - h // 2, shape[0])
         columns = np.mod(np.arange(w) - w // 2, shape[1])
         canvas = jnp.zeros(shape, self.kernel.dtype).at[rows[:, None], columns].add(self.kernel)
-        return jnp.fft.rfft2(canvas)
+        return whole(jnp.fft.rfft2, canvas)
 
     def solve_gram(self, r, noise_variance, prior_variance):
         """Exact for 'circular'; else that solution as preconditioner of conjugate gradients.
@@ -75,8 +76,8 @@ class Convolution(Operator):
 
 def _filter(x: jax.Array, spectrum: jax.Array) -> jax.Array:
     """Circular convolution of each channel."""
-    transformed = jnp.fft.rfft2(x, axes=(0, 1)) * spectrum[..., None]
-    return jnp.fft.irfft2(transformed, s=x.shape[:2], axes=(0, 1)).astype(x.dtype)
+    transformed = whole(lambda x: jnp.fft.rfft2(x, axes=(0, 1)), x) * spectrum[..., None]
+    return whole(lambda z: jnp.fft.irfft2(z, s=x.shape[:2], axes=(0, 1)), transformed).astype(x.dtype)
 
 
 def convolution(kernel: np.ndarray, boundary: str = REFLECT) -> Convolution:

@@ -10,6 +10,7 @@ import numpy as np
 from cvsa_jax.operators.base import Operator
 from cvsa_jax.operators.task import Task
 from cvsa_jax.settings import Settings, setting
+from cvsa_jax.transforms import whole
 
 SMOOTHING = 1e-3
 FEEDBACK, SLACK = 0.9, 0.05
@@ -80,7 +81,7 @@ class FourierMagnitude(Operator):
 
 def _transform(padded: jax.Array) -> jax.Array:
     """The orthonormal transform of each channel, frequency zero first."""
-    return jnp.fft.fft2(padded, axes=(0, 1), norm="ortho")
+    return whole(lambda x: jnp.fft.fft2(x, axes=(0, 1), norm="ortho"), padded)
 
 
 def _magnitude(measurement: jax.Array) -> jax.Array:
@@ -93,7 +94,7 @@ def _with_magnitude(padded: jax.Array, magnitude: jax.Array) -> jax.Array:
     z = _transform(padded)
     square = z.real**2 + z.imag**2
     length = jnp.sqrt(jnp.where(square > 0, square, 1.0))  # of z = 0 any, so that the gradient is finite
-    return jnp.fft.ifft2(magnitude * z / length, axes=(0, 1), norm="ortho").real
+    return whole(lambda z: jnp.fft.ifft2(z, axes=(0, 1), norm="ortho"), magnitude * z / length).real
 
 
 def hybrid_input_output(
@@ -125,8 +126,7 @@ def hybrid_input_output(
 
 def trivial_ambiguities(image: np.ndarray) -> list[np.ndarray]:
     """The image, turned by 180 degrees, and the negatives of both; (H, W, C) in [-1, 1]."""
-    turned = image[::-1, ::-1]
-    return [image, turned, -image, -turned]
+    return [sign * seen for sign in (1, -1) for seen in (image, image[::-1, ::-1])]
 
 
 def aligned(image: np.ndarray, truth: np.ndarray) -> np.ndarray:

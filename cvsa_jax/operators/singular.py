@@ -15,6 +15,7 @@ from cvsa_jax.operators.kernel_blur import Convolution
 from cvsa_jax.operators.masks import Mask
 from cvsa_jax.operators.separable import Separable
 from cvsa_jax.operators.view import View
+from cvsa_jax.transforms import whole
 from cvsa_jax.types import UnsuitableError
 
 # Below this a blur's singular value counts as zero, as in the published code of DDRM: dividing by
@@ -89,13 +90,13 @@ def _(operator: Convolution, image_shape) -> SpectralForm:
     spectrum = operator.spectrum((height, width))[..., None]
     size = jnp.abs(spectrum)
     kept = jnp.where(size < CUT, 0.0, size)
-    forward = lambda x: jnp.fft.rfft2(x, axes=(0, 1), norm="ortho")  # noqa: E731
+    forward = lambda x: whole(lambda x: jnp.fft.rfft2(x, axes=(0, 1), norm="ortho"), x)  # noqa: E731
     inverse = jnp.where(kept > 0, spectrum.conj() / jnp.where(kept > 0, size, 1.0) ** 2, 0.0)
     # The coefficients z = V' x are those of x itself; U takes the phase of K.
     return SpectralForm(
         kept,
         forward,
-        lambda z: jnp.fft.irfft2(z, s=(height, width), axes=(0, 1), norm="ortho"),
+        lambda z: whole(lambda z: jnp.fft.irfft2(z, s=(height, width), axes=(0, 1), norm="ortho"), z),
         lambda y: inverse * forward(y),
     )
 
