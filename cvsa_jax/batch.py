@@ -9,21 +9,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cvsa_jax.baselines import BLIND_BASELINES, baseline_loop
-from cvsa_jax.blind import Layout, PairPrior, blind_loop
+from cvsa_jax.loops import KernelPrior, LoopMaker, baseline_loops, guided_loops
 from cvsa_jax.noise import NoiseModel
 from cvsa_jax.operators.algebra import root_mean_square
 from cvsa_jax.operators.base import as_operator
 from cvsa_jax.operators.kernels import image_to_kernel
 from cvsa_jax.placement import TOGETHER, BatchPlacement, Placement, Spread, SpreadPlacement, own_rows
-from cvsa_jax.plans import Plan, make_plan
 from cvsa_jax.priors import Prior
 from cvsa_jax.processes import alike
-from cvsa_jax.restoration import make_loop, view
-from cvsa_jax.sampler_settings import SamplerSettings
-from cvsa_jax.samplers import Loop, run_steps
+from cvsa_jax.restoration import view
+from cvsa_jax.samplers import run_steps
 from cvsa_jax.sharding import join_alike, stack_alike
 from cvsa_jax.types import Info
+
+__all__ = [
+    "BatchRestorer", "BatchResult", "KernelPrior", "LoopMaker", "Running", "baseline_loops", "guided_loops",
+    "join_parts",
+]  # fmt: skip
 
 
 class BatchResult(NamedTuple):
@@ -52,56 +54,6 @@ def join_parts(parts: list[BatchResult]) -> BatchResult:
     """The samples of one image from several batches."""
     arrays = jax.tree.map(lambda *a: np.concatenate(a), *(part[:-1] for part in parts))
     return BatchResult(*arrays, seconds=sum(part.seconds for part in parts))
-
-
-class KernelPrior(NamedTuple):
-    """What a blind task knows of kernels: the prior, and the side of the kernel's image for a canvas (H, W, C)."""
-
-    prior: Prior
-    side: Callable[[tuple[int, ...]], int]
-
-
-# (measurement, operator, (prior, prior of kernels or None), canvas, its own noise or None) -> Loop
-LoopMaker = Callable[..., Loop]
-
-
-def guided_loops(
-    prior: Prior, noise: NoiseModel, settings: SamplerSettings | Plan, kernel: KernelPrior | None
-) -> LoopMaker:
-    """Loops of `restore`, or with a prior of kernels those of `blind_loop`; their tables are made once.
-
-    Args:
-      prior, noise, kernel: of the images, their measurements where they have none of their own, the kernels.
-      settings: of the loops, or their plan.
-
-    Raises:
-      ValueError: on settings that `restore` would refuse.
-    """
-    noise.check()
-    plan = settings if isinstance(settings, Plan) else make_plan(settings, prior.cld, prior.highest_noise)
-
-    def make(measurement, operator, priors, canvas, own: NoiseModel | None = None):
-        if kernel is None:
-            return make_loop(measurement, operator, priors[0], own or noise, plan)
-        pair = PairPrior(*priors, layout=Layout(canvas, kernel.side(canvas)))
-        return blind_loop(measurement, operator, pair, own or noise, plan)
-
-    return make
-
-
-def baseline_loops(
-    name: str, noise: NoiseModel, num_steps: int, constants: dict, kernel: KernelPrior | None
-) -> LoopMaker:
-    """Loops of one of BASELINES or, with a prior of kernels, of BLIND_BASELINES."""
-
-    def make(measurement, operator, priors, canvas, own: NoiseModel | None = None):
-        if kernel is None:
-            return baseline_loop(name, measurement, operator, priors[0], canvas, num_steps, own or noise, **constants)
-        factory, side = BLIND_BASELINES[name].factory, kernel.side(canvas)
-        denoisers = (p.denoise for p in priors)
-        return factory(*denoisers, measurement, operator, canvas, side, num_steps, **constants)
-
-    return make
 
 
 class Running:

@@ -33,6 +33,7 @@ SKIPPED = (
     (r"make ", "it builds .venv, and takes minutes"),
     (r"git ", "it is no command of the project"),
     (r"pip |python -m pip ", "it installs packages"),
+    (r"cvsa .*--coordinator", "it waits for another process"),
     (r"cvsa import --network=(inception|lpips)", WEIGHTS),
     (r"cvsa .*priors/", WEIGHTS),
     (r"cvsa .*(inception|lpips)_weights", WEIGHTS),

@@ -76,6 +76,21 @@ def test_one_program_for_one_shape(photos, tiny_prior):
     assert len(restorer._compiled) == programs == 3
 
 
+def test_a_short_batch_is_served_by_the_program_of_the_full_one(photos, tiny_prior):
+    """Filled up it gives the same images, and what fills it up is dropped; batches may wait for each other."""
+    keys, measurements, drawn = problem(photos, 32, 32)
+    restorer = restorer_of(tiny_prior, 6, chunk=6)
+    first = restorer.begin(keys, measurements, drawn, (32, 32, 3))
+    last = restorer.begin(keys[:1], measurements[:1], drawn[:1], (32, 32, 3), size=3)
+    seen = []
+    whole, short = first.result(seen.append), last.result()
+    assert len(restorer._compiled) == 3 and seen == [6]
+    assert short.images.shape == (1, 32, 32, 3) and short.trace.residual.shape == (1, 6)
+    np.testing.assert_array_equal(short.images[0], whole.images[0])
+    run = next(program for key, program in restorer._compiled.items() if key[0] == "run 6")
+    assert run.memory_analysis().alias_size_in_bytes >= 2 * whole.images.nbytes, "x and v keep their memory"
+
+
 SMALL = (5, 6, 1)
 
 
