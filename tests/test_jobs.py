@@ -314,7 +314,7 @@ def test_a_job_records_every_setting_that_it_uses(task, method):
         preset = preset_of(task).values()
         assert {name: job.values()[name] for name in own} == own | preset
     free = {f.name for f in fields(JobSettings) if f.setting.free}
-    assert free == {"input", "list", "output", "limit", "overwrite", "report", "batch_size", "remat"}
+    assert free == {"input", "list", "output", "limit", "shard", "overwrite", "report", "batch_size", "remat"}
     assert records.plain(job.record()).keys() == job.values().keys() - free
 
 
