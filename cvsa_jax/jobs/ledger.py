@@ -10,14 +10,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from cvsa_jax import writing
-from cvsa_jax.jobs import manifest, records, tiling
-from cvsa_jax.jobs.folder_lock import NAME as LOCK
+from cvsa_jax.jobs import folder_lock, manifest, records, tiling
 from cvsa_jax.jobs.folder_lock import FolderLock
 from cvsa_jax.jobs.manifest import Account, Manifest
 from cvsa_jax.jobs.shards import WHOLE, Writer
 from cvsa_jax.types import InputError
 
-WAY_OUT = "give --overwrite to begin anew, or name another folder"
+OTHER = "name another folder"
+WAY_OUT = f"give --overwrite to begin anew, or {OTHER}"
 _FILES = ("image", "file")
 
 
@@ -43,8 +43,7 @@ class Ledger:
         self._metrics, self._residuals, self._files = (folder / f"{n}.csv" for n in ("metrics", "residuals", "files"))
         self._guard, self._lock, self._manifest = threading.RLock(), None, None
         self._account, self._adopted = Account(), []
-        self.columns = ["image", *measures]
-        self.settings, self.damaged = settings, {}
+        self.columns, self.settings, self.damaged = ["image", *measures], settings, {}
         self.files: dict[str, str] = {}  # of each name, also of images that are not done
         if folder.exists() and not folder.is_dir():
             raise InputError(f"--output={folder} is a file, not a folder")
@@ -54,7 +53,7 @@ class Ledger:
             own = [line for name, line in self._account.done.items() if writer.takes(name)]
             self.damaged = manifest.damaged(folder, own)
         elif not overwrite and folder.exists() and any(map(_foreign, folder.iterdir())):
-            raise InputError(f"--output={folder} is not empty; name another folder or give --overwrite")
+            raise InputError(f"--output={folder} is not empty; {OTHER} or give --overwrite")
 
     def _agreed(self) -> dict[str, Any]:
         """The settings with those that the folder has settled; raises InputError if they are others."""
@@ -65,9 +64,7 @@ class Ledger:
         return now
 
     def _mixed(self) -> InputError:
-        return InputError(
-            f"--output={self._folder} holds a job with other settings; name another folder or give --overwrite"
-        )
+        return InputError(f"--output={self._folder} holds a job with other settings; {OTHER} or give --overwrite")
 
     def _read(self) -> tuple[Account, list[dict], dict[str, str]]:
         """What the folder says now: the account, the lines of it that are in no manifest yet, the file of each name."""
@@ -218,9 +215,14 @@ class Ledger:
         """Read what all parts have done and make the tables; no other part does so while this lasts."""
         assert self._lock is not None
         with self._lock.tables():
-            self._account = manifest.read(self._folder)
+            self.read_again()
             self._write_tables()
             yield
+
+    def read_again(self) -> None:
+        """Take over what others have done since."""
+        with self._guard:
+            self._account = manifest.read(self._folder)
 
     def summarise(self, record: Mapping[str, Any]) -> None:
         """Write summary.json, within `tables`."""
@@ -229,12 +231,11 @@ class Ledger:
     def _write_tables(self) -> None:
         records.write_rows(self._metrics, self.columns, self.rows)
         lines = [self._account.done[name] for name in sorted(self._account.done)]
-        found = [(line["image"], i, f"{residual:.6g}", "yes" if taken else "no")
-                 for line in lines for i, (residual, taken) in enumerate(line["residuals"])]  # fmt: skip
-        records.write_rows(self._residuals, manifest.RESIDUALS,
-                           (dict(zip(manifest.RESIDUALS, row, strict=True)) for row in found))  # fmt: skip
-        files = [dict(zip(_FILES, pair, strict=True)) for pair in self.files.items()]
-        records.write_rows(self._files, _FILES, files)
+        found = ((line["image"], i, f"{residual:.6g}", "yes" if taken else "no")
+                 for line in lines for i, (residual, taken) in enumerate(line["residuals"]))  # fmt: skip
+        tables = (self._residuals, manifest.RESIDUALS, found), (self._files, _FILES, self.files.items())
+        for path, columns, rows in tables:
+            records.write_rows(path, columns, (dict(zip(columns, row, strict=True)) for row in rows))
 
     def release(self) -> None:
         """Let other jobs write to the folder."""
@@ -246,4 +247,4 @@ class Ledger:
 
 def _foreign(path: pathlib.Path) -> bool:
     """Whether a file in a folder without a record is not what a job leaves that was killed as it began."""
-    return path.name != LOCK and path.suffix != writing.PART
+    return path.name != folder_lock.NAME and path.suffix != writing.PART

@@ -210,7 +210,9 @@ class Results:
         """
         self._ledger.close(failures)
         self.writer.meet("ends")
-        if self.writer.makes_tables:
+        if not self.writer.makes_tables:
+            self._ledger.read_again()
+        else:
             with self._ledger.tables():
                 self._summarise({} if performance is None else {"performance": dict(performance)})
                 grid.draw(self.folder, [row["image"] for row in self.rows], self._task.blind)
