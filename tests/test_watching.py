@@ -52,11 +52,13 @@ def test_a_log_has_a_line_a_minute_whose_rate_is_without_the_start(clock, capsys
 
 
 def test_a_terminal_has_a_bar(monkeypatch):
-    monkeypatch.setattr(sys, "stderr", Terminal())
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
     with Watch(4) as watch:
         watch.step(1.5)
+        assert watch._bar is not None
         watch._bar.refresh()
-    text = sys.stderr.getvalue()
+    text = screen.getvalue()
     assert "1.5 of 4 images" in text
     assert "image/s" in text
 
@@ -115,7 +117,7 @@ def test_a_trace_of_nothing_is_refused(tmp_path):
 
 def test_a_job_says_what_it_took_and_leaves_a_trace(monkeypatch, tmp_path):
     """And of a job that went on, what its last run took."""
-    prior = prior_from_denoiser(lambda x, s: x / (1 + 4 * s**2) + jnp.zeros(3), CLD())
+    prior = prior_from_denoiser(lambda x, sigma: x / (1 + 4 * sigma**2) + jnp.zeros(3), CLD())
     monkeypatch.setattr(RestorationJob, "prior", lambda self: prior)
     given = {"task": "denoise", "input": str(SAMPLES), "image_size": 8, "num_steps": 2, "num_samples": 1, "limit": 4}
     given |= {"output": str(tmp_path / "out"), "batch_size": 1, "profile": str(tmp_path / "trace")}

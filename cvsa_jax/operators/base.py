@@ -71,8 +71,8 @@ class Operator:
     def padded(self, shape: tuple[int, ...], larger: tuple[int, ...]) -> "Operator | None":
         """The same measurement of an image (H, W, C) that lies top left in a larger one, of which no more is seen.
 
-        It measures y with zeros right and below, which carry no data: its guidance is that of the image alone, to
-        the bit if the prior is one of independent pixels. None where what is seen would change.
+        It measures y with zeros right and below, which carry no data: under a prior of independent pixels its guidance
+        inside is that of the image alone, up to rounding. None where what is seen would change.
         """
         return None
 

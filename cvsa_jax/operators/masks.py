@@ -42,9 +42,8 @@ class Mask(Operator):
         return r / (noise_variance + prior_variance * self.seen**2)
 
     def padded(self, shape, larger):
-        return Mask(
-            jnp.pad(jnp.asarray(self.seen), [(0, b - a) for a, b in zip(shape[:2], larger, strict=False)] + [(0, 0)])
-        )
+        below, right = larger[0] - shape[0], larger[1] - shape[1]
+        return Mask(jnp.pad(jnp.asarray(self.seen), ((0, below), (0, right), (0, 0))))
 
     def picture(self) -> np.ndarray:
         """White is missing."""
