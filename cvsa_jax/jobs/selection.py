@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from cvsa_jax import folders
-from cvsa_jax.jobs.measurements import ARRAYS
+from cvsa_jax.operators.array_files import SUFFIXES as ARRAYS
 from cvsa_jax.types import InputError
 
 # Of the pictures and arrays that a job writes: a file called so may not meet a folder of that name.
