@@ -79,6 +79,24 @@ def test_stream_is_seeded_shuffled_and_resumable():
     assert not np.array_equal(first[0], first[1])
 
 
+def test_files_that_cannot_be_read_are_reported_and_the_others_trained_on(tmp_path, capsys):
+    (tmp_path / "bad.png").write_bytes(b"nothing")
+    Image.fromarray(np.full((20, 20, 3), 255, np.uint8)).save(tmp_path / "good.png")
+    files = folders.list_images(tmp_path)
+    assert data.readable(files) == [tmp_path / "good.png"]
+    stream = data.training_batches(files, 16, 3, 4, seed=1)
+    for _ in range(3):
+        np.testing.assert_array_equal(next(stream), np.ones((4, 16, 16, 3), np.float32))
+    for line in (said := capsys.readouterr().err.splitlines()):
+        assert line.startswith("skipped: cannot read")
+        assert "bad.png" in line
+    assert len(said) == 2
+    (tmp_path / "good.png").write_bytes(b"nothing")
+    for act in (lambda: data.readable(files), lambda: next(data.training_batches(files, 16, 3, 4, seed=1))):
+        with pytest.raises(InputError, match=r"(good|bad)\.png"):
+            act()
+
+
 def test_validation_files_are_held_out():
     files = list(range(100))
     train, held_out = data.split_validation(files, 10)

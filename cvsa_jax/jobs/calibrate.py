@@ -95,7 +95,7 @@ def prepare(own: CalibrateSettings) -> Calibrating:
     size = own.image_size or loaded.spec.image_size
     if size % loaded.spec.stride:
         raise InputError(f"--image_size={size} must be a multiple of {loaded.spec.stride}, which the network takes")
-    files = files[:: -(-len(files) // own.limit)]
+    files = data.readable(files[:: -(-len(files) // own.limit)])
     if own.levels:
         _check_levels(own, loaded, files, size)
     return Calibrating(own, loaded, files, size)

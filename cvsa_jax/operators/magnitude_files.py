@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 
 from cvsa_jax.operators.fourier import begins_at_zero, opposite
@@ -69,7 +70,7 @@ def to_magnitudes(array: np.ndarray, settings: PhaseSettings) -> np.ndarray:
     if begins_at_zero(finite**2):
         finite, array = (np.fft.fftshift(a, (0, 1)) for a in (finite, array))
     rows, columns = (slice(max(0, n // 2 - 2), n // 2 + 3) for n in array.shape[:2])
-    low, turned = (np.asarray(a)[rows, columns] for a in (finite, opposite(finite)))
+    low, turned = (np.asarray(a)[rows, columns] for a in (finite, opposite(jnp.asarray(finite))))
     if ((low - turned) ** 2).sum() > ASYMMETRY * (low**2).sum():
         raise ValueError(
             "magnitudes of opposite frequencies differ, but those of an image are alike: frequency zero is neither at "

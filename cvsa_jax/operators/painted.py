@@ -56,7 +56,7 @@ def painted_over(path: str, image: np.ndarray | None) -> np.ndarray | None:
     nothing = np.zeros_like(changed) if left.mean() > 0.5 else None
     if not core.any():
         return nothing
-    outside = ~ndimage.binary_dilation(core, np.ones((3, 3), bool), EDGE)
+    outside = np.logical_not(ndimage.binary_dilation(core, np.ones((3, 3), bool), EDGE))
     if outside.any() and np.median(difference[outside]) > 2 * COPY:  # what is alike is so by chance
         return nothing
     strength = float(np.median(difference[core]))
