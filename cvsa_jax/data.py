@@ -63,8 +63,8 @@ def readable(files: list) -> list:
 def training_batches(files: list, image_size: int, channels: int, batch_size: int, seed: int):
     """An endless, seeded, resumable stream of float32 batches (B, H, W, C) in [-1, 1].
 
-    Its iterator has `get_state()` and `set_state()`: the data position in a checkpoint. In place of a file that cannot be
-    read, which is reported once, another one is drawn; an error is raised if TRIES in a row cannot be read.
+    Its iterator has `get_state()` and `set_state()`: the data position in a checkpoint. In place of a file that cannot
+    be read, which is reported once, another one is drawn; an error is raised if TRIES in a row cannot be read.
     """
     reported = set()
 

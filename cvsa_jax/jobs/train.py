@@ -54,7 +54,7 @@ def open_source(own: TrainingSettings) -> Source:
             lambda: data.kernel_batches(size, batch_size, own.seed),
             {"kernels_held_out": count},
         )
-    files = folders.list_images(str(own.data), leave=[str(own.output)])
+    files = folders.list_images(str(own.data), leave=[str(own.output)], say=folders.note)
     train_files, validation_files = data.split_validation(files, count)
     if len(train_files) < batch_size:
         raise InputError(f"--batch_size={batch_size}, but only {len(train_files)} training images")
