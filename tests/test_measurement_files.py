@@ -8,8 +8,11 @@ import scipy.io
 import tifffile
 from PIL import Image
 
+from cvsa_jax.jobs import inputs
 from cvsa_jax.jobs.measurements import MeasurementSettings, is_array, read_measurement
+from cvsa_jax.jobs.selection import Chosen
 from cvsa_jax.jobs.settings import resolve
+from cvsa_jax.noise import GaussianSettings
 from cvsa_jax.operators import FourierMagnitude, find_task
 from cvsa_jax.operators.fourier import centred_transform
 from cvsa_jax.operators.tomography import radon
@@ -152,6 +155,14 @@ def test_a_range_that_is_given_is_held_against_the_values(tmp_path):
     for array, limits in (((PICTURE + 1) / 2, (0.0, 255.0)), ((PICTURE + 1) * 127.5, (0.0, 1.0))):
         with pytest.raises(InputError, match="which is not --range=0,"):
             read(write(tmp_path / "y.npy", array), limits=limits)
+
+
+def test_complex_numbers_behind_real_ones_of_their_shape_are_refused(tmp_path):
+    job = inputs.Reader(SR2, SR2.settings(), 3, None, True, GaussianSettings().model(), 0, root=tmp_path)
+    files = [write(tmp_path / "a.npy", PICTURE), write(tmp_path / "b.npy", PICTURE + 0.1j)]
+    entries, failures = job.check([Chosen(f, f.stem, f.name, f.stem) for f in files])
+    assert [entry.name for entry in entries] == ["a"]
+    assert "but the input has complex numbers" in failures["b"]
 
 
 def test_a_header_of_a_tiff_without_pages_is_no_array(tmp_path):

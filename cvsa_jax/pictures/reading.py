@@ -58,6 +58,8 @@ def read_picture(path: pathlib.Path, value_range: tuple[float, float] | None = N
                 notes.append("its EXIF is damaged: it is taken to be upright")
             if stored is not None:
                 return _picture(stored, scale, Carried(stored.bits, None, exif, icc, dpi), notes)
+            if value_range not in (None, (0.0, 255.0)):
+                notes.append("--range is of floats and of more than 8 bits a value: its levels are taken from 0 to 255")
             return _flat(image, Carried(8, None, exif, icc, dpi), notes)
 
 
