@@ -156,7 +156,7 @@ class Reader:
                 formats.check_size(self.form, shape)
                 entries.append(Entry(path, name, shape, stem, form))
             except ValueError as error:
-                failures[name] = str(error)
+                failures[name] = str(error) if str(path) in str(error) else f"{path}: {error}"
         return entries, failures
 
     def _check_operator(self, operator: Operator, shape, read: np.ndarray) -> None:
