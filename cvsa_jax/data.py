@@ -5,6 +5,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import sys
+
 import grain
 import numpy as np
 from PIL import Image
@@ -12,6 +14,8 @@ from PIL import Image
 from cvsa_jax.images import as_channels, centre_square, open_image, to_float
 from cvsa_jax.operators import kernels
 from cvsa_jax.types import InputError
+
+TRIES = 20
 
 
 def random_square(image: Image.Image, size: int, generator: np.random.Generator) -> Image.Image:
@@ -41,14 +45,47 @@ def split_validation(files: list, count: int, seed: int = 0) -> tuple[list, list
     return [files[i] for i in sorted(order[count:])], [files[i] for i in sorted(order[:count])]
 
 
+def readable(files: list) -> list:
+    """The files that can be read as images; the others are reported.
+
+    Raises:
+      InputError: what is wrong with the first, if none can be read.
+    """
+    found, errors = [], []
+    for file in files:
+        try:
+            open_image(file)
+            found.append(file)
+        except InputError as error:
+            errors.append(error)
+    if errors and not found:
+        raise errors[0]
+    for error in errors:
+        print(f"skipped: {error}", file=sys.stderr)
+    return found
+
+
 def training_batches(files: list, image_size: int, channels: int, batch_size: int, seed: int):
     """An endless, seeded, resumable stream of float32 batches (B, H, W, C) in [-1, 1].
 
-    Its iterator has `get_state()` and `set_state()`: the data position in a checkpoint.
+    Its iterator has `get_state()` and `set_state()`: the data position in a checkpoint. In place of a file that cannot
+    be read, which is reported once, another one is drawn; an error is raised if TRIES in a row cannot be read.
     """
+    reported = set()
+
+    def opened(path, generator):
+        for _ in range(TRIES):
+            try:
+                return open_image(path)
+            except InputError as error:
+                if path not in reported:
+                    reported.add(path)
+                    print(f"skipped: {error}", file=sys.stderr)
+                path = files[int(generator.integers(len(files)))]
+        return open_image(path)
 
     def load(path, generator):
-        return to_float(random_square(as_channels(open_image(path), channels), image_size, generator))
+        return to_float(random_square(as_channels(opened(path, generator), channels), image_size, generator))
 
     dataset = grain.MapDataset.source(files).seed(seed).shuffle().repeat(None)
     dataset = dataset.random_map(load).batch(batch_size, drop_remainder=True)

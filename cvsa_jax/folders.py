@@ -3,12 +3,21 @@
 import json
 import os
 import pathlib
-from collections import defaultdict
-from collections.abc import Iterable
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
 
 from cvsa_jax.types import InputError
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+EXTENSIONS = (
+    ".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".jp2", ".avif", ".tga",
+    ".ppm", ".pgm", ".pbm", ".pnm",
+)  # fmt: skip
+# Pictures that are not read, and arrays, which only measurements may be: that they are left out is said.
+UNREAD = (
+    ".heic", ".heif", ".dng", ".nef", ".cr2", ".cr3", ".arw", ".raf", ".orf", ".rw2", ".psd", ".xcf", ".svg", ".exr",
+    ".npy", ".npz", ".mat",
+)  # fmt: skip
 # What archives, file servers and file systems keep beside the files.
 SERVICE = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found")
 # Where a job of ours says what it is.
@@ -16,8 +25,9 @@ RECORDS = ("summary.json", "settings.json")
 
 
 def list_images(
-    path: str | pathlib.Path, extra: tuple[str, ...] = (), leave: Iterable[str | pathlib.Path] = ()
-) -> list[pathlib.Path]:
+    path: str | pathlib.Path, extra: tuple[str, ...] = (), leave: Iterable[str | pathlib.Path] = (),
+    say: Callable[[str], object] = lambda text: None,
+) -> list[pathlib.Path]:  # fmt: skip
     """The image files below a folder, sorted by path; or the one file itself, whatever its name.
 
     Left out are hidden files and folders (so the `._` companions and the checkpoints of editors), what archives
@@ -26,7 +36,8 @@ def list_images(
     nowhere is listed, to be reported.
 
     Args:
-      path: the folder or file. extra: more suffixes. leave: folders that are left out.
+      path: the folder or file. extra: more suffixes. leave: folders that are left out. say: is told, in a line, of
+        files in UNREAD that are.
 
     Raises:
       InputError: if there is no such path, a folder cannot be read, or there is no image.
@@ -41,7 +52,19 @@ def list_images(
     if not walk.files:
         left = "; ".join(f"{why}: {paths[0]}{_more(len(paths))}" for why, paths in walk.left.items())
         raise InputError(f"no image ({', '.join(EXTENSIONS + extra)}) in {path}{left and f'; left out are {left}'}")
+    kinds = Counter(suffix for name in walk.left["files of other kinds"] if (suffix := _suffix(name)) in UNREAD)
+    if kinds:
+        say(f"{path}: left out are {', '.join(f'{count} {kind}' for kind, count in kinds.items())}, which are not read")
     return sorted(walk.files)
+
+
+def note(text: str) -> None:
+    """Print what people should know."""
+    print(f"note: {text}", file=sys.stderr)
+
+
+def _suffix(name: str) -> str:
+    return pathlib.PurePath(name).suffix.lower()
 
 
 def _more(count: int) -> str:
@@ -87,7 +110,7 @@ class _Walk:
             self.left["hidden files and folders"].append(entry.name)
         elif _is(entry.is_dir):
             (links if entry.is_symlink() else folders).append(path)
-        elif path.suffix.lower() not in self._suffixes:
+        elif _suffix(entry.name) not in self._suffixes:
             self.left["files of other kinds"].append(entry.name)
         elif _is(entry.is_file) or (entry.is_symlink() and not path.exists()):
             self.files.append(path)

@@ -5,14 +5,13 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from cvsa_jax.npy import load_npy, unreadable
 from cvsa_jax.pictures import formats, read_picture
 from cvsa_jax.pictures.levels import to_bytes, to_float
 from cvsa_jax.pictures.picture import centre_square
 from cvsa_jax.types import InputError
 
 __all__ = [
-    "as_channels", "centre_square", "open_image", "read_array", "read_grey", "read_image", "reduced", "save_image",
+    "as_channels", "centre_square", "open_image", "read_grey", "read_image", "reduced", "save_image",
     "to_bytes", "to_float",
 ]  # fmt: skip
 
@@ -61,15 +60,3 @@ def read_grey(path: str | pathlib.Path) -> np.ndarray:
       InputError: if it cannot be read as an image.
     """
     return np.asarray(open_image(pathlib.Path(path)).convert("L"))
-
-
-def read_array(path: str | pathlib.Path) -> np.ndarray:
-    """A .npy file of numbers, as they are.
-
-    Raises:
-      InputError: if it cannot be read as one.
-    """
-    array = load_npy(path)
-    if not np.issubdtype(array.dtype, np.number):
-        raise unreadable(path, f"it holds {array.dtype}")
-    return array

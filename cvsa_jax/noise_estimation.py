@@ -195,7 +195,8 @@ class NoiseEstimator:
         if isinstance(last, Radon):
             return lambda y, seen: missed_std(y, operator, image_shape)
         if not task.blind and isinstance(operator, FULL_DETAIL) and denoiser_of(prior) is not None:
-            return lambda y, seen: denoised_std(y, seen, prior, wavelet_std(y, seen))
+            gain = float(operator.gain) if isinstance(operator, Clip) else 1.0  # of a picture, where nothing is clipped
+            return lambda y, seen: gain * denoised_std(y / gain, seen, prior, wavelet_std(y, seen) / gain)
         kernel = None if task.blind else operator.blur_kernel()
         kernel = np.ones((1, 1)) if kernel is None else kernel
 

@@ -187,6 +187,14 @@ def test_names_that_are_no_text_can_be_written(tmp_path):
     assert (one.name, one.file, one.path.name) == ("caf%E9", "caf%E9.png", name)
 
 
+def test_photographs_that_are_not_read_are_said(tmp_path, capsys):
+    touch(tmp_path, "a.png", "b.gif", "c.HEIC", "d.heic", "e.npy", "notes.txt", ".f.heic")
+    assert [f.name for f in selection.list_inputs(str(tmp_path), False)] == ["a.png", "b.gif"]
+    assert "left out are 2 .heic, 1 .npy, which are not read\n" in capsys.readouterr().err
+    assert len(selection.list_inputs(str(tmp_path), True)) == 3
+    assert "left out are 2 .heic, which are not read\n" in capsys.readouterr().err
+
+
 # Lists.
 
 
@@ -218,6 +226,15 @@ def test_lists_find_names_that_are_written_otherwise(tmp_path):
     assert [str(f.relative_to(tmp_path)) for f in found] == ["sub/a.png", "e\u0301.png", "#1.png", "b #2.png"]
 
 
+def test_lists_may_be_of_windows_and_of_whole_paths(tmp_path, monkeypatch):
+    touch(tmp_path / "in", "ü.png", "sub/a.png")
+    (tmp_path / "list.txt").write_bytes("ü.png\r\n".encode("cp1252") + f"{tmp_path}/in/sub/a.png\n".encode())
+    monkeypatch.chdir(tmp_path)
+    for folder in (tmp_path / "in", pathlib.Path("in")):
+        found = selection.read_list("list.txt", folder)
+        assert found == [folder / "ü.png", folder / "sub" / "a.png"]
+
+
 def test_lists_that_are_written_are_read_back(tmp_path):
     names = [*KEPT, " a.png ", '"q".png', "b #2.png", "tab\t.png", "a\u2028b.png", os.fsdecode(b"caf\xe9.png")]
     touch(tmp_path, *names)
@@ -228,8 +245,8 @@ def test_lists_that_are_written_are_read_back(tmp_path):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "names no image, which is not there"),
-        (b"# nothing\n", "names no image, which is not there"),
+        (b"", "names no image"),
+        (b"# nothing\n", "names no image"),
         (b"a.png\nno such.png\n", "no such.png, which is not there"),
         ("a.png\n".encode("utf-16-le"), "is no UTF-8 text; save it as UTF-8"),
         (b"\x89PNG\r\n\x1a\n\0\0\0", "is no UTF-8 text"),

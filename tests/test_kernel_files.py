@@ -30,6 +30,8 @@ def write(path, array, **options):
     """A file of an array, by its suffix."""
     if path.suffix == ".npy":
         np.save(path, array)
+    elif path.suffix == ".npz":
+        np.savez(path, kernel=array, note="a shaken camera")
     elif path.suffix == ".mat":
         scipy.io.savemat(path, {"k": array} | options)
     else:
@@ -62,12 +64,18 @@ def save_photo(path, height=12, width=10, seed=0):
         ("a.npy", LEVELS.astype(np.uint8)),
         ("a.npy", LEVELS[..., None].astype(np.float32)),
         ("a.npy", LEVELS[None]),
+        ("a.npy", LEVELS[None, None]),
+        ("a.npy", np.repeat(SHARES[None], 3, 0)),
+        ("a.npy", np.pad(SHARES, 40)),
+        ("a.npy", np.pad(SHARES, ((40, 39), (60, 59)))),
+        ("a.npz", SHARES),
         ("a.npy", np.repeat(SHARES[..., None], 3, -1)),
         ("a.mat", SHARES),
         ("a.png", LEVELS.astype(np.uint8)),
         ("a.png", np.repeat(LEVELS[..., None].astype(np.uint8), 3, -1)),
         ("a.png", (LEVELS * 257).astype(np.uint16)),
         ("a.tif", SHARES.astype(np.float32)),
+        ("a.tif", SHARES.astype(np.float64)),
         ("a.tif", (SHARES * 100).astype(np.float32)),
         ("a.tif", (LEVELS * 1000).astype(np.int32)),
     ],
@@ -150,22 +158,22 @@ def test_variables_of_a_mat_file_are_told_apart(tmp_path):
     one = write(tmp_path / "one.mat", SHARES, gain=2.0, text="a kernel", cells=np.array([[1], ["a"]], object))
     np.testing.assert_allclose(read_kernel(one).values, SHARES)
     two = write(tmp_path / "two.mat", SHARES, image=np.ones((8, 8)))
-    with pytest.raises(InputError, match=r"holds k \(3x3\), image \(8x8\): give .*two.mat:NAME"):
+    with pytest.raises(InputError, match=r"holds 2 arrays \(k \(3x3\), image \(8x8\)\): .*or give FILE:NAME"):
         read_kernel(two)
     np.testing.assert_allclose(read_kernel(f"{two}:k").values, SHARES)
-    with pytest.raises(InputError, match="has no matrix psf, but k, image"):
+    with pytest.raises(InputError, match="has no array psf, but k, image"):
         read_kernel(f"{two}:psf")
 
 
 def test_a_mat_file_of_another_format_or_damaged_is_one_line(tmp_path):
     header = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM"
     (tmp_path / "new.mat").write_bytes(header.ljust(600, b"\0"))
-    with pytest.raises(InputError, match=r"new.mat is a MATLAB 7.3 file \(HDF5\), which is not read: save it with -v7"):
+    with pytest.raises(InputError, match=r"cannot read .*new.mat: MATLAB's format 7.3; save it with '-v7'"):
         read_kernel(str(tmp_path / "new.mat"))
     whole = write(tmp_path / "cut.mat", np.random.default_rng(0).uniform(size=(31, 31)))
     data = (tmp_path / "cut.mat").read_bytes()
     (tmp_path / "cut.mat").write_bytes(data[: len(data) // 2])
-    with pytest.raises(InputError, match=r"cannot read .*cut\.mat as a MATLAB file") as caught:
+    with pytest.raises(InputError, match=r"cannot read .*cut\.mat as an array") as caught:
         read_kernel(whole)
     assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match=r"no such file: .*none\.mat"):

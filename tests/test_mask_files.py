@@ -223,6 +223,34 @@ def test_a_soft_mask_keeps_its_greys_as_shares(tmp_path):
         found(save(tmp_path / "c.png", np.uint8(90 + 60 * ramp)))
 
 
+def test_a_soft_mask_is_no_painted_copy_where_it_is_alike_by_chance(tmp_path, photo):
+    for row, column, width in ((10, 20, 4), (25, 40, 8), (30, 10, 6)):
+        soft = np.exp(-((ROWS - row) ** 2 + (COLUMNS - column) ** 2) / (2 * width**2))
+        share, _ = found(save(tmp_path / "a.png", level(soft)), photo)
+        np.testing.assert_allclose(share, soft, atol=1 / 255 + 8 / 255)
+
+
+def test_strokes_that_are_see_through_are_missing_like_others(tmp_path):
+    for alpha in (60, 128, 255):
+        share, remark = found(save(tmp_path / "a.png", rgba(RED, HOLE * alpha / 255)))
+        np.testing.assert_array_equal(share, HOLE)
+        assert "strokes are missing" in remark
+
+
+def test_what_says_nothing_of_a_hole_is_refused(tmp_path):
+    with pytest.raises(InputError, match="the same grey everywhere"):
+        found(save(tmp_path / "a.png", np.full((HEIGHT, WIDTH), 128, np.uint8)))
+    ground = np.where(HOLE[..., None], np.uint8(0), np.uint8([0, 255, 0]))
+    with pytest.raises(InputError, match="give --mask_means=white or black"):
+        found(save(tmp_path / "b.png", ground))
+
+
+def test_an_array_that_hides_nearly_everything_says_so(tmp_path):
+    share, remark = found(save(tmp_path / "a.npy", ~HOLE))
+    np.testing.assert_array_equal(share, ~HOLE)
+    assert "if 1 means measured, give --mask_means=black" in remark
+
+
 def test_a_soft_pixel_of_a_photograph_counts_as_much_as_it_is_seen(tmp_path, photo):
     """A photograph is not darkened where it is half seen: its data are y = seen x, so that x is what fits them."""
     ramp = np.clip((COLUMNS - 20) / 20, 0, 1) * (ROWS < 25)
@@ -264,7 +292,7 @@ def test_files_that_are_no_masks_are_one_line(tmp_path, photo):
     for path, message in (
         (tmp_path / "a.png", "cannot read"),
         (tmp_path / "none.png", "none.png"),
-        (save(tmp_path / "b.npy", np.ones((3, 4, 5))), r"is no matrix of numbers .*\(3, 4, 5\)"),
+        (save(tmp_path / "b.npy", np.ones((2, 4, 5))), r"is no matrix, but of shape \(2, 4, 5\)"),
         (save(tmp_path / "c.npy", np.full((4, 4), np.nan)), "NaN"),
         (save(tmp_path / "d.npy", np.eye(4) - 1), "from -1 to 0"),
     ):

@@ -48,6 +48,15 @@ def test_the_finest_detail_of_a_plane_is_its_noise():
     assert np.isnan(estimation.wavelet_std(y[:3, :3], seen[:3, :3]))
 
 
+def test_the_noise_of_a_gain_is_told_as_if_the_picture_had_none():
+    """y = 2 x + n of white pixels of variance v: the maximum is at s^2 = mean y^2 - 4 v."""
+    variance, y = 0.005, noise((24, 21, 3), 0.25)
+    operator = make_operator("hdr", np.random.default_rng(0), 24, 21, hdr_gain=2.0)
+    estimator = estimation.NoiseEstimator(find_task("hdr"), white(variance, channels=3))
+    exact = np.sqrt(np.mean(y**2) - 4 * variance)
+    assert estimator(y, operator, y.shape) == pytest.approx(exact, rel=0.01)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("start", [0.1, 0.6])
 def test_the_likeliest_noise_of_white_pixels(channels, start):

@@ -293,6 +293,18 @@ def test_damaged_exif_is_said_and_the_picture_is_read(tmp_path):
         np.testing.assert_allclose(found.pixels, right, atol=LAST)
 
 
+def test_a_range_that_says_nothing_of_8_bits_is_said(tmp_path):
+    Image.fromarray(BYTES[..., :3]).save(tmp_path / "a.png")
+    assert "--range is of floats" in read_picture(tmp_path / "a.png", (16.0, 235.0)).notes[0]
+    assert read_picture(tmp_path / "a.png", (0.0, 255.0)).notes == ()
+
+
+def test_the_small_copy_in_a_raw_file_is_not_the_photograph(tmp_path):
+    tifffile.imwrite(tmp_path / "a.dng", BYTES[..., :3], photometric="rgb", subfiletype=1)
+    with pytest.raises(InputError, match="its first page is a small copy"):
+        read_picture(tmp_path / "a.dng")
+
+
 def test_a_photograph_of_a_phone_that_cannot_be_read_says_what_to_do(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x18ftypheic" + b"\0" * 100)
     with pytest.raises(InputError, match="it is HEIC, which is not read here; convert it to PNG or JPEG"):

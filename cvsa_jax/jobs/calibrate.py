@@ -91,11 +91,11 @@ def prepare(own: CalibrateSettings) -> Calibrating:
     loaded = checkpoints.load_prior(str(folder), dtype=own.dtype, class_label=own.class_label, pyramid=False)
     if loaded.calibrated and not own.overwrite:
         raise InputError(f"{folder} was calibrated before; --overwrite replaces that")
-    files = folders.list_images(str(own.data))
+    files = folders.list_images(str(own.data), say=folders.note)
     size = own.image_size or loaded.spec.image_size
     if size % loaded.spec.stride:
         raise InputError(f"--image_size={size} must be a multiple of {loaded.spec.stride}, which the network takes")
-    files = files[:: -(-len(files) // own.limit)]
+    files = data.readable(files[:: -(-len(files) // own.limit)])
     if own.levels:
         _check_levels(own, loaded, files, size)
     return Calibrating(own, loaded, files, size)

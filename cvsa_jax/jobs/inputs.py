@@ -145,17 +145,18 @@ class Reader:
                 read, _ = self._read(path, say=True)
                 shape = self._image_shape(read) if self.measured else read.shape
                 finite = bool(np.isfinite(read).all())
-                if each or shape not in buildable or not finite:
+                kind = (shape, read.shape, read.dtype)
+                if each or kind not in buildable or not finite:
                     operator = self._operator(path, stem, shape, said)
                     self._check_operator(operator, shape, read)
                     if not (finite or np.isfinite(operator.restrict(jnp.asarray(read))).all()):
                         raise InputError(f"{path} holds NaN or infinite numbers: {UNKNOWN}")
-                    buildable.add(shape)
+                    buildable.add(kind)
                     form = tuple(map(np.shape, jax.tree.leaves(operator))) if each else ()
                 formats.check_size(self.form, shape)
                 entries.append(Entry(path, name, shape, stem, form))
             except ValueError as error:
-                failures[name] = str(error)
+                failures[name] = str(error) if str(path) in str(error) else f"{path}: {error}"
         return entries, failures
 
     def _check_operator(self, operator: Operator, shape, read: np.ndarray) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from cvsa_jax import folders
-from cvsa_jax.jobs.measurements import ARRAYS
+from cvsa_jax.operators.array_files import SUFFIXES as ARRAYS
 from cvsa_jax.types import InputError
 
 # Of the pictures and arrays that a job writes: a file called so may not meet a folder of that name.
@@ -81,7 +81,7 @@ def list_inputs(path: str, measured: bool, output: str | None = None) -> list[pa
     """
     if output is not None and os.path.isdir(path) and os.path.isdir(output) and os.path.samefile(path, output):
         raise InputError(f"--output={output} is --input itself; name another folder")
-    files = folders.list_images(path, ARRAYS if measured else (), [] if output is None else [output])
+    files = folders.list_images(path, ARRAYS if measured else (), [] if output is None else [output], folders.note)
     arrays = {f.with_suffix("") for f in files if f.suffix.lower() in ARRAYS}
     return [f for f in files if f.suffix.lower() in ARRAYS or f.with_suffix("") not in arrays]
 
@@ -104,15 +104,21 @@ def read_list(path: str, folder: pathlib.Path) -> list[pathlib.Path]:
       InputError: if the file cannot be read, names nothing, or names what is not there.
     """
     found = (_named(line, folder) for line in _lines(path))
-    names = [name for name in found if name is not None]
+    names = list(dict.fromkeys(_below(name, folder) for name in found if name is not None))
+    if not names:
+        raise InputError(f"the list {path} names no image")
     for name in names:
-        if pathlib.Path(name).is_absolute() or ".." in pathlib.Path(name).parts:
+        if name.is_absolute() or ".." in name.parts:
             raise InputError(f"the list {path} names {name}, which is not below {folder}")
-    files = list(dict.fromkeys(folder / name for name in names))
-    missing = [f for f in files if not os.path.isfile(f)]
-    if missing or not files:
-        raise InputError(f"the list {path} names {missing[0] if missing else 'no image'}, which is not there")
-    return files
+        if not os.path.isfile(folder / name):
+            raise InputError(f"the list {path} names {folder / name}, which is not there")
+    return [folder / name for name in names]
+
+
+def _below(name: str, folder: pathlib.Path) -> pathlib.Path:
+    """A path relative to the folder, if it lies below."""
+    path, whole = pathlib.Path(name), folder.absolute()
+    return path.relative_to(whole) if whole in path.parents else path
 
 
 def write_list(path: pathlib.Path, names: Iterable[str]) -> None:
@@ -149,7 +155,8 @@ def _named(line: str, folder: pathlib.Path) -> str | None:
             pass
     meant = (line, text, re.sub(r"\s+#.*$", "", text), text.replace("\\", "/"), text.strip('"'))
     forms = (unicodedata.normalize(form, name) for form in ("NFC", "NFD") for name in meant)
-    for name in (*meant, *forms):
+    ansi = text.encode("utf-8", "surrogateescape").decode("cp1252", "replace")  # as Windows wrote texts
+    for name in (*meant, *forms, ansi):
         if os.path.isfile(folder / name):
             return name
     return None if text.startswith("#") else text

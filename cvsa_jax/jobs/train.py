@@ -54,13 +54,17 @@ def open_source(own: TrainingSettings) -> Source:
             lambda: data.kernel_batches(size, batch_size, own.seed),
             {"kernels_held_out": count},
         )
-    files = folders.list_images(str(own.data), leave=[str(own.output)])
+    files = folders.list_images(str(own.data), leave=[str(own.output)], say=folders.note)
     train_files, validation_files = data.split_validation(files, count)
     if len(train_files) < batch_size:
         raise InputError(f"--batch_size={batch_size}, but only {len(train_files)} training images")
+    some, validation = (
+        data.load_squares(data.readable(part), size, channels)
+        for part in (train_files[:: -(-len(train_files) // SPECTRUM_IMAGES)], validation_files)
+    )
     return Source(
-        data.load_squares(train_files[:: -(-len(train_files) // SPECTRUM_IMAGES)], size, channels),
-        data.load_squares(validation_files, size, channels),
+        some,
+        validation,
         lambda: data.training_batches(train_files, size, channels, batch_size, own.seed),
         {"images_in_folder": len(files), "images_held_out": count},
     )

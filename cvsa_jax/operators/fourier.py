@@ -14,6 +14,7 @@ from cvsa_jax.transforms import whole
 
 RANDOM, EQUISPACED = "random", "equispaced"
 PATTERNS = (RANDOM, EQUISPACED)
+MOST_POWER = 4.0  # of an entry: 1 at most of the image, the rest of noise
 
 
 @flax.struct.dataclass
@@ -78,6 +79,13 @@ def opposite(y: jax.Array) -> jax.Array:
     return jnp.fft.fftshift(jnp.roll(turned, 1, (0, 1)), (0, 1))
 
 
+def begins_at_zero(power: np.ndarray) -> bool:
+    """Whether the frequency zero of an image's power (H, W, C) is the first entry rather than the middle one."""
+    rows, columns = (slice(max(0, n // 2 - 1), n // 2 + 2) for n in power.shape[:2])
+    middle, corner = (float(a[rows, columns].sum()) for a in (power, np.fft.fftshift(power, (0, 1))))
+    return corner > 4 * middle
+
+
 def cartesian_mask(
     generator: np.random.Generator, width: int, acceleration: float = 4.0, center_fraction: float = 0.08,
     pattern: str = RANDOM,
@@ -127,9 +135,26 @@ def _lines(generator, height, width, settings: FourierSettings) -> SubsampledFou
     return SubsampledFourier(jnp.asarray(seen))
 
 
+def _of_scanner(array: np.ndarray, settings: FourierSettings) -> np.ndarray:
+    """A measurement as it is.
+
+    Raises:
+      ValueError: if it has more power than an image in [-1, 1] and much noise, or frequency zero is in the corner.
+    """
+    power = np.nan_to_num(np.abs(array) ** 2, posinf=0.0)
+    if not power.mean((0, 1)).max() <= MOST_POWER:
+        raise ValueError(
+            f"the root mean square is {power.mean() ** 0.5:.3g}, but at most 1 of an image in [-1, 1]: divide, by "
+            f"{(array.shape[0] * array.shape[1]) ** 0.5:.4g} if the transform was not orthonormal"
+        )
+    if begins_at_zero(power):
+        raise ValueError("frequency zero is in the corner, but must be in the middle: take numpy.fft.fftshift")
+    return array
+
+
 TASKS = (
     Task(
         "mri", "some lines of the Fourier transform", _lines, (SubsampledFourier,), FourierSettings,
-        drawn_by=("mask",), picture=False,
+        drawn_by=("mask",), picture=False, reads=_of_scanner,
     ),
 )  # fmt: skip

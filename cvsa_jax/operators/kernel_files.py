@@ -38,22 +38,21 @@ def read_kernel(path: str) -> KernelFile | PairedFiles:
       InputError: if it cannot be read or is no kernel.
     """
     if pathlib.Path(path).is_dir():
-        return PairedFiles(path, "kernel", read_one, array_files.SUFFIXES)
+        return PairedFiles(path, "kernel", read_one, array_files.BESIDE)
     return read_one(path)
 
 
 def read_one(path: str) -> KernelFile:
-    """The kernel of a file: .npy, .mat (`FILE.mat:NAME` where it has several), or a picture's levels, black is zero.
+    """The kernel of a file: an array (`array_files.read_matrix`), or a picture's levels, black is zero.
 
-    (h, w, 1), (1, h, w) and equal colours are one matrix. An even side gets a row or a column of zeros behind, so
-    that its centre stays the entry n // 2, counted from zero, where SciPy, OpenCV and MATLAB's psf2otf have it.
+    An even side gets a row or a column of zeros behind, so that its centre stays the entry n // 2, counted from zero,
+    where SciPy, OpenCV and MATLAB's psf2otf have it. Then the rows of zeros that frame it are cut off.
 
     Raises:
       InputError: if it cannot be read, or is no matrix of positive sum.
     """
     array = array_files.is_array(path)
-    values = array_files.read_numbers(path) if array else _picture(path)
-    matrix = _matrix(values.astype(np.float64), path)
+    matrix = array_files.read_matrix(path, "kernel") if array else _picture(path)
     total, remarks = matrix.sum(), []
     if not matrix.any():
         raise InputError(f"the kernel {path} is zero everywhere")
@@ -65,20 +64,13 @@ def read_one(path: str) -> KernelFile:
     matrix = np.pad(matrix, [(0, 1 - n % 2) for n in sides])
     if matrix.shape != sides:
         remarks.append(f"has {sides[0]}x{sides[1]} entries; its centre is row {sides[0] // 2}, column {sides[1] // 2}")
-    return KernelFile(path, matrix, f"the kernel {path} {', and '.join(remarks)}" if remarks else "")
+    return KernelFile(path, _framed(matrix), f"the kernel {path} {', and '.join(remarks)}" if remarks else "")
 
 
-def _matrix(values: np.ndarray, path: str) -> np.ndarray:
-    """One matrix of what may be stored as a picture of equal channels."""
-    if values.ndim == 3 and 1 in (values.shape[0], values.shape[-1]):
-        return values[0] if values.shape[0] == 1 and values.shape[-1] != 1 else values[..., 0]
-    if values.ndim == 3 and values.shape[-1] == 3:
-        if np.ptp(values, axis=-1).max() > 1e-6 * np.abs(values).max():
-            raise InputError(f"the kernel {path} differs between its colours; one kernel blurs them all alike")
-        return values[..., 0]
-    if values.ndim != 2:
-        raise InputError(f"the kernel {path} is no matrix, but of shape {values.shape}")
-    return values
+def _framed(matrix: np.ndarray) -> np.ndarray:
+    """A kernel (h, w), both odd, without the zeros that frame it: many come in an array of the image's size."""
+    cuts = [min(where.min(), n - 1 - where.max()) for where, n in zip(np.nonzero(matrix), matrix.shape, strict=True)]
+    return matrix[tuple(slice(cut, n - cut) for cut, n in zip(cuts, matrix.shape, strict=True))]
 
 
 def _picture(path: str) -> np.ndarray:

@@ -64,19 +64,17 @@ def read_mask(path: str) -> MaskPicture | PairedFiles:
     Raises:
       InputError: if it cannot be read.
     """
-    return PairedFiles(path, "mask", read_one, array_files.SUFFIXES) if pathlib.Path(path).is_dir() else read_one(path)
+    return PairedFiles(path, "mask", read_one, array_files.BESIDE) if pathlib.Path(path).is_dir() else read_one(path)
 
 
 def read_one(path: str) -> MaskPicture:
     """One mask file; raises InputError as `read_mask`."""
     if not array_files.is_array(path):
         return MaskPicture(path, read_levels(path))
-    array = array_files.read_numbers(path).astype(np.float64)
-    array = array[0] if array.ndim == 3 and array.shape[0] == 1 else array
-    array = array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
-    if array.ndim != 2 or array.min() < 0 or array.max() > 255:
-        span = f"shape {array.shape}, from {array.min():g} to {array.max():g}"
-        raise InputError(f"the mask {path} is no matrix of numbers from 0, measured, to 1 or 255, missing: {span}")
+    array = array_files.read_matrix(path, "mask")
+    if array.min() < 0 or array.max() > 255:
+        span = f"they are from {array.min():g} to {array.max():g}"
+        raise InputError(f"the numbers of the mask {path} must be from 0, measured, to 1 or 255, missing; {span}")
     return MaskPicture(path, Levels(array / (255 if array.max() > 1 else 1), None, None), True)
 
 
@@ -112,12 +110,14 @@ def recognise(mask: MaskPicture, means: str, photograph: Photograph, measured: b
     if means == AUTO and levels.alpha is not None and (np.ptp(levels.alpha) > NEAR_END or levels.alpha.max() < 0.5):
         return _transparent(mask, levels.alpha)
     grey = _stretched(levels.grey)
+    if grey.min() == grey.max() and NEAR_END < grey.min() < 1 - NEAR_END:
+        raise mask.refuse("is the same grey everywhere, which says nothing of what is missing")
     if means == AUTO and levels.colour is None and (grey.min() == grey.max() or _two_levels(grey)):
         return _black_and_white(mask, grey, photograph, measured)
     painted = None if mask.array else painted_over(mask.path, photograph())
     if painted is not None:
         if not painted.any():
-            raise mask.refuse("is the photograph itself: nothing is painted over it in one flat colour")
+            raise mask.refuse("is the photograph itself: nothing is painted over it in one flat colour that it has not")
         return Hole(painted.astype(np.float64), f"the mask {mask.path} is the photograph, painted over")
     if means == PAINTED:
         raise mask.refuse("is no copy of the photograph with a flat colour painted over the hole")
@@ -167,7 +167,8 @@ def _flat(colours: np.ndarray) -> bool:
 
 
 def _transparent(mask: MaskPicture, alpha: np.ndarray) -> Hole:
-    """Rule 1."""
+    """Rule 1; strokes that are see-through themselves are as good as opaque ones."""
+    alpha = _stretched(alpha) if alpha.min() > SOFT_END else alpha / max(alpha.max(), SOFT_END)
     clear, colour = alpha < 0.5, mask.levels.colour
     shown = np.repeat(mask.levels.grey[..., None], 3, -1) if colour is None else colour
     border = _border(clear)
@@ -184,8 +185,11 @@ def _transparent(mask: MaskPicture, alpha: np.ndarray) -> Hole:
 def _black_and_white(mask: MaskPicture, grey: np.ndarray, photograph: Photograph, measured: bool) -> Hole:
     """Rule 2."""
     white = grey >= 0.5
-    if mask.array or white.mean() <= 0.5 or white.all() or _border(white) < SURROUNDS or _scattered(white):
+    if white.mean() <= 0.5 or white.all() or _border(white) < SURROUNDS or _scattered(white):
         return Hole(_shares(grey))
+    if mask.array:
+        remark = f"{white.mean():.0%} of it is missing; if 1 means measured, give --mask_means={BLACK}"
+        return Hole(_shares(grey), f"the mask {mask.path}: {remark}")
     seen = photograph() if measured else None
     if seen is not None and seen.shape[:2] == white.shape and _flat(seen[white]) and not _flat(seen[~white]):
         raise mask.refuse(

@@ -56,6 +56,9 @@ def painted_over(path: str, image: np.ndarray | None) -> np.ndarray | None:
     nothing = np.zeros_like(changed) if left.mean() > 0.5 else None
     if not core.any():
         return nothing
+    outside = np.logical_not(ndimage.binary_dilation(core, np.ones((3, 3), bool), EDGE))
+    if outside.any() and np.median(difference[outside]) > 2 * COPY:  # what is alike is so by chance
+        return nothing
     strength = float(np.median(difference[core]))
     # Half of what changed at least half as much must be paint, and paint change more than losses do.
     clearly = changed & (difference > 0.5 * strength)
@@ -73,13 +76,16 @@ def commonest(colours: np.ndarray) -> np.ndarray:
 
 
 def strokes(colour: np.ndarray) -> np.ndarray | None:
-    """Where a picture (H, W, 3) in [0, 1] has strokes of one colour on a flat grey ground; None if it is otherwise."""
+    """Where a picture (H, W, 3) in [0, 1] has strokes of one colour on a flat grey ground; None if it is otherwise.
+
+    What is at most half of it is strokes.
+    """
     spread = np.ptp(colour, axis=-1)
     coloured, grey = spread > COLOURED, spread <= GREY
     if not coloured.any() or not grey.any():
         return None
     ground = grey & (np.abs(colour - np.median(colour[grey], axis=0)).max(-1) <= GREY)
     stroke = coloured & (np.abs(colour - commonest(colour[coloured])).max(-1) <= LOSSY)
-    if (ground | stroke).mean() < 0.9 or stroke.sum() < 0.5 * (~ground).sum():
+    if (ground | stroke).mean() < 0.9 or stroke.mean() > 0.5 or stroke.sum() < 0.5 * (~ground).sum():
         return None
     return ~ground & (np.abs(colour - np.median(colour[grey], axis=0)).max(-1) > COLOURED)

@@ -4,8 +4,8 @@ import pathlib
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
 
+from cvsa_jax.pictures import read_picture
 from cvsa_jax.types import InputError
 
 # Channels that differ by less are of a grey picture, stored in colour by a lossy program.
@@ -21,32 +21,15 @@ class Levels(NamedTuple):
 
 
 def read_levels(path: str | pathlib.Path) -> Levels:
-    """A picture of any depth, turned upright by its EXIF tag, its first page.
-
-    8 and 16 bits are divided by their largest level; whole numbers of 32 bits and floats that go beyond 1, by their
-    own largest one.
+    """A picture of any kind; numbers that have no stated scale are divided by their largest.
 
     Raises:
       InputError: if it cannot be read as an image, or has negative levels or NaN.
     """
-    try:
-        with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened)
-            if image.mode.startswith("I;16"):
-                return Levels(np.asarray(image, np.float64) / 65535, None, None)
-            if image.mode in ("I", "F"):
-                return Levels(_unit(np.asarray(image, np.float64), path), None, None)
-            pixels = np.asarray(image.convert("RGBA"), np.float64) / 255
-            grey = np.asarray(image.convert("RGB").convert("L"), np.float64) / 255
-            transparent = "A" in image.getbands() or "transparency" in image.info
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"cannot read {path} as an image: {error}") from error
-    colour, alpha = pixels[..., :3], pixels[..., 3]
-    coloured = np.ptp(colour, axis=-1).max() > ALIKE
-    return Levels(grey, colour if coloured else None, alpha if transparent and alpha.min() < 1 else None)
-
-
-def _unit(levels: np.ndarray, path: str | pathlib.Path) -> np.ndarray:
-    if not np.isfinite(levels).all() or levels.min() < 0:
+    picture = read_picture(pathlib.Path(path), relative=True)
+    colour = (picture.pixels.astype(np.float64) + 1) / 2
+    if not np.isfinite(colour).all() or colour.min() < -1e-6:
         raise InputError(f"{path} has levels below zero, or no numbers: a mask or a kernel has none")
-    return levels / max(levels.max(), 1.0)
+    coloured = np.ptp(colour, axis=-1).max() > ALIKE
+    grey = np.maximum((picture.grey().pixels[..., 0].astype(np.float64) + 1) / 2, 0)
+    return Levels(grey, colour if coloured else None, picture.alpha)

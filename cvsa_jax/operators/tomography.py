@@ -12,6 +12,8 @@ from cvsa_jax.operators.base import Operator
 from cvsa_jax.operators.task import Task, scaled
 from cvsa_jax.settings import Settings, setting
 
+MOST_NOISE = 4.0  # in a reading
+
 
 @flax.struct.dataclass
 class Radon(Operator):
@@ -101,9 +103,24 @@ def _square(measured: tuple[int, int], settings: RadonSettings) -> tuple[int, in
     return side, side
 
 
+def _sinogram(array: np.ndarray, settings: RadonSettings) -> np.ndarray:
+    """A measurement as it is; raises ValueError if a ray sums to more than one of an image in [-1, 1] and much noise.
+
+    No ray is longer than the diagonal, sqrt(2) n of n pixels, and the sums are divided by sqrt(n).
+    """
+    side, _ = _square(array.shape[:2], settings)
+    longest, found = (2 * side) ** 0.5, float(np.nan_to_num(np.abs(array), posinf=0.0).max())
+    if found > longest + MOST_NOISE:
+        raise ValueError(
+            f"it has sums up to {found:.3g}, but those of an image in [-1, 1], divided by the root of its side, are at "
+            f"most {longest:.3g}"
+        )
+    return array
+
+
 TASKS = (
     Task(
         "ct", "sums along rays from a few directions", _views, (Radon,), RadonSettings,
-        image_shape=_square, picture=False,
+        image_shape=_square, picture=False, reads=_sinogram,
     ),
 )  # fmt: skip

@@ -28,7 +28,9 @@ def to_words(image: np.ndarray) -> np.ndarray:
     return np.round((np.clip(image.astype(np.float64), -1, 1) + 1) * 32767.5).astype(np.uint16)
 
 
-def to_unit(stored: np.ndarray, bits: int, value_range: tuple[float, float] | None) -> np.ndarray:
+def to_unit(
+    stored: np.ndarray, bits: int, value_range: tuple[float, float] | None, relative: bool = False
+) -> np.ndarray:
     """The values of a file of more than 8 bits, or of floats, on the scale from black, 0, to white, 1.
 
     Integers without a sign reach from 0 to 2^bits - 1, those with one to 2^(bits - 1) - 1. Floats in [0, 1] are
@@ -36,6 +38,7 @@ def to_unit(stored: np.ndarray, bits: int, value_range: tuple[float, float] | No
 
     Args:
       stored: (H, W, C). bits: of a value. value_range: what is black and what is white, if the caller knows.
+      relative: whether numbers of which that cannot be said are divided by their largest, if none is negative.
 
     Raises:
       InputError: if there is no saying which value is white; it names the kind of the values and their range.
@@ -53,6 +56,9 @@ def to_unit(stored: np.ndarray, bits: int, value_range: tuple[float, float] | No
         beyond = EXCESS * (white - black)
         if least < black - beyond or most > white + beyond:
             raise InputError(f"{found}, which is not --range={black:g},{white:g}")
+    elif relative and least >= 0:
+        full = 1.0 if stored.dtype.kind == "f" else 2.0**bits - 1
+        black, white = 0.0, full if full / EIGHT <= most <= full else most or 1.0
     elif stored.dtype.kind == "f":
         black, white = _range_of_floats(least, most, found)
     else:

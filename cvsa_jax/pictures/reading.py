@@ -1,10 +1,11 @@
 """The one way by which files of pictures come in."""
 
 import contextlib
+import functools
 import pathlib
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import tifffile
@@ -23,9 +24,10 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 # Of the same picture turned, by the EXIF tag: (exchange the axes first, turn rows round, turn columns round).
 _TURNS = {2: (0, 0, 1), 3: (0, 1, 1), 4: (0, 1, 0), 5: (1, 0, 0), 6: (1, 0, 1), 7: (1, 1, 1), 8: (1, 1, 0)}
 _GREY = ("1", "L", "LA", "La")
+Scale = Callable[[np.ndarray, int], np.ndarray]  # (stored values, bits) -> from black, 0, to white, 1
 
 
-def read_picture(path: pathlib.Path, value_range: tuple[float, float] | None = None) -> Picture:
+def read_picture(path: pathlib.Path, value_range: tuple[float, float] | None = None, relative: bool = False) -> Picture:
     """A file in sRGB or grey, turned upright, at its full depth.
 
     Colours of an ICC profile are converted, those below no opacity at all are filled from beside them. Of a file
@@ -33,15 +35,17 @@ def read_picture(path: pathlib.Path, value_range: tuple[float, float] | None = N
 
     Args:
       path: of the file. value_range: what is black and what is white in a file of floats or of more than 8 bits.
+      relative: as of `levels.to_unit`.
 
     Raises:
       InputError: in one line, if it is damaged, or of a kind or of values that have no reading.
     """
     path = pathlib.Path(path)
+    scale = functools.partial(to_unit, value_range=value_range, relative=relative)
     with _reported(path):
         stored = tiffs.read_tiff(path) if tiffs.is_tiff(path) else None
         if stored is not None:
-            return _of_tiff(path, stored, value_range)
+            return _of_tiff(path, stored, scale)
         with Image.open(path) as image:
             if image.format == "PNG":
                 _verify(path)
@@ -53,7 +57,9 @@ def read_picture(path: pathlib.Path, value_range: tuple[float, float] | None = N
             if said is None or (stored is not None and stored.orientation == 0):  # Pillow raises once alone
                 notes.append("its EXIF is damaged: it is taken to be upright")
             if stored is not None:
-                return _picture(stored, value_range, Carried(stored.bits, None, exif, icc, dpi), notes)
+                return _picture(stored, scale, Carried(stored.bits, None, exif, icc, dpi), notes)
+            if value_range not in (None, (0.0, 255.0)):
+                notes.append("--range is of floats and of more than 8 bits a value: its levels are taken from 0 to 255")
             return _flat(image, Carried(8, None, exif, icc, dpi), notes)
 
 
@@ -86,7 +92,7 @@ def _pages(image: Image.Image) -> list[str]:
     return [f"only the first of its {count} pages is taken"] if count > 1 else []
 
 
-def _of_tiff(path: pathlib.Path, stored: deep.Deep, value_range: tuple[float, float] | None) -> Picture:
+def _of_tiff(path: pathlib.Path, stored: deep.Deep, scale: Scale) -> Picture:
     """What else a TIFF holds: Pillow does not open all that tifffile reads."""
     exif = Image.Exif()
     with path.open("rb") as file, tifffile.TiffFile(path) as opened:
@@ -101,10 +107,10 @@ def _of_tiff(path: pathlib.Path, stored: deep.Deep, value_range: tuple[float, fl
             stored.bits, None, clean_exif(exif), bytes(profile) if profile else None, resolution({"dpi": dpi})
         )
     notes = [f"only the first of its {count} pages is taken"] if count > 1 else []
-    return _picture(stored, value_range, carried, notes)
+    return _picture(stored, scale, carried, notes)
 
 
-def _picture(stored: deep.Deep, value_range: tuple[float, float] | None, carried: Carried, notes: list[str]) -> Picture:
+def _picture(stored: deep.Deep, scale: Scale, carried: Carried, notes: list[str]) -> Picture:
     """Of more than 8 bits."""
     notes = [*notes, *stored.notes]
     if stored.colour == "cmyk":
@@ -116,7 +122,7 @@ def _picture(stored: deep.Deep, value_range: tuple[float, float] | None, carried
         levels = upright(np.asarray(image), stored.orientation)
         alpha = None if stored.alpha is None else upright(stored.alpha, stored.orientation)
         return _finished(levels, alpha, carried, notes)
-    values = to_unit(stored.values, stored.bits, value_range)
+    values = scale(stored.values, stored.bits)
     if carried.icc is not None:
         try:
             values, note = profiles.convert_deep(values, carried.icc)

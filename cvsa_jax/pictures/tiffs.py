@@ -33,6 +33,8 @@ def read_tiff(path: pathlib.Path) -> Deep | None:
         return None
     with file:
         page = file.pages.first
+        if page.is_reduced:
+            raise InputError("its first page is a small copy, as in a camera's raw file: save it as TIFF or PNG")
         if page.sampleformat not in (2, 3) and page.bitspersample <= 8:
             return None
         kind = f"{page.bitspersample}-bit TIFF"
