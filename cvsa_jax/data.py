@@ -1,11 +1,10 @@
 """Images by background threads: the training pipeline, and a job's. The only module that imports grain."""
 
 import contextlib
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
-
-import sys
 
 import grain
 import numpy as np
