@@ -67,21 +67,26 @@ def joined(given: dict[str, Any]) -> None:
     ProcessSettings(**own).join()
 
 
-def own_batches(group: Sequence[T], chains: int, most: int, index: int, count: int) -> tuple[int, list[list]]:
+def own_batches(
+    group: Sequence[T], chains: int, most: int, index: int, count: int, before: int = 0
+) -> tuple[int, list[list]]:
     """(size, batches of (image, chain)) of process `index` of `count`: as many batches in every process.
 
     Batches are as even as their number allows, so that filling each up to `size` costs less than an image a batch.
-    What a process does not have is an empty batch.
+    What a process does not have is an empty batch. The size is that of all images of the job, also of those that are
+    done: a job that goes on runs the programs of one that nothing happened to, and gives the same bits.
 
     Args:
       group: images of one kind; process i takes every count-th from the i-th on, so that all chains of one are its own.
-      chains: of each image. most: how many may run together, in all processes.
+      chains: of each image. most: how many may run together, in all processes. before: images
+        of the kind that are done.
     """
     shares = [[(one, chain) for one in group[i::count] for chain in range(chains)] for i in range(count)]
     length, share = len(shares[0]), max(1, most // count)
     if not length:
         return share, []
-    size = -(-length // -(-length // share))
+    whole = chains * -(-(len(group) + before) // count)
+    size = -(-whole // -(-whole // share))
     return size, [shares[index][start : start + size] for start in range(0, length, size)]
 
 

@@ -4,7 +4,7 @@ Those of near sizes do if they are padded, with pixels that nobody sees, to a si
 """
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -58,22 +58,23 @@ def kind_of(entry: Entry, side: int) -> tuple:
 
 def batches(
     entries: list[Entry], num_samples: int, batch_size: int, population: bool,
-    limit: Callable[[tuple[int, int, int]], int] | None = None, bucket: int = 0,
+    limit: Callable[[tuple[int, int, int]], int] | None = None, bucket: int = 0, done: Mapping[str, int] | None = None,
 ) -> list[Batch]:  # fmt: skip
     """Batches of one shape and form each, batch_size samples at most in all processes, an image's in a row.
 
     limit: of an image's shape, how many samples of it there may be at most. bucket: images are taken for ones of
-    sides rounded up to its multiples.
+    sides rounded up to its multiples. done: how many images of a kind, as text, an earlier run of the job restored.
     """
     chains = 1 if population else num_samples
     groups = defaultdict(list)
     for entry in entries:
         groups[kind_of(entry, bucket)].append(entry)
     out = []
-    for (shape, _), group in groups.items():
+    for kind, group in groups.items():
+        shape, before = kind[0], (done or {}).get(str(kind), 0)
         most = min(batch_size, limit(shape)) if limit else batch_size
         most = max(1, most // num_samples) if population else most
-        size, own = processes.own_batches(group, chains, most, jax.process_index(), jax.process_count())
+        size, own = processes.own_batches(group, chains, most, jax.process_index(), jax.process_count(), before)
         out += [Batch(pairs, size, group) for pairs in own]
     return out
 

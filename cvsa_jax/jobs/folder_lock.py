@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 
+from cvsa_jax import writing
 from cvsa_jax.types import InputError
 
 try:
@@ -154,3 +155,8 @@ def _read(file, place: int) -> str:
 def _write(file, place: int, text: str) -> None:
     with contextlib.suppress(OSError):  # of a full disk; the names are for people alone
         os.pwrite(file.fileno(), text.encode()[: PLACE - 1].ljust(PLACE - 1) + b"\n", place * PLACE)
+
+
+def foreign(path: pathlib.Path) -> bool:
+    """Whether a file in a folder without a record is not what a job leaves that was killed as it began."""
+    return path.name != NAME and path.suffix != writing.PART

@@ -6,6 +6,7 @@ import functools
 import pathlib
 import shutil
 import threading
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -52,7 +53,7 @@ class Ledger:
             self._account, self._adopted, self.files = self._read()
             own = [line for name, line in self._account.done.items() if writer.takes(name)]
             self.damaged = manifest.damaged(folder, own)
-        elif not overwrite and folder.exists() and any(map(_foreign, folder.iterdir())):
+        elif not overwrite and folder.exists() and any(map(folder_lock.foreign, folder.iterdir())):
             raise InputError(f"--output={folder} is not empty; {OTHER} or give --overwrite")
 
     def _agreed(self) -> dict[str, Any]:
@@ -178,22 +179,27 @@ class Ledger:
             for line in lines:
                 self._account.take(line)
 
+    @property
+    def kinds(self) -> Counter[str]:
+        """How many images of each kind this part has done."""
+        done = self.done
+        with self._guard:
+            return Counter(str(line.get("kind")) for name, line in self._account.done.items()
+                           if name in done and self._writer.takes(name))  # fmt: skip
+
     def add(
-        self,
-        name: str,
-        files: Mapping[str, str],
-        row: Mapping[str, str],
-        residuals: Sequence,
+        self, name: str, kind: str, files: Mapping[str, str], row: Mapping[str, str], residuals: Sequence,
         warning: str | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Count an image as done.
 
         Args:
-          name: of the image. files: checksum by path below the folder. row: of metrics.csv, by column; what is not
-            there stays empty. residuals: (residual, whether it was taken) of each sample. warning: as in `warn`.
+          name: of the image. kind: of images that share a program. files: checksum by path below the folder. row: of
+            metrics.csv, by column; what is not there stays empty. residuals: (residual, whether it was taken) of each
+            sample. warning: as in `warn`.
         """
         with self._guard:
-            facts = {"file": self.files.get(name, ""), "files": files, "row": row, "residuals": residuals}
+            facts = {"file": self.files.get(name, ""), "kind": kind, "files": files, "row": row, "residuals": residuals}
             if self._writer.parts == 1:  # else each part waits for its end
                 with self._metrics.open("a", newline="", encoding="utf-8") as table:
                     csv.DictWriter(table, self.columns, "").writerow({"image": name, **row})
@@ -243,8 +249,3 @@ class Ledger:
             self._manifest.close()
         if self._lock is not None:
             self._lock.release()
-
-
-def _foreign(path: pathlib.Path) -> bool:
-    """Whether a file in a folder without a record is not what a job leaves that was killed as it began."""
-    return path.name != folder_lock.NAME and path.suffix != writing.PART

@@ -2,9 +2,9 @@
 
 Every process appends to a file of its own. Each line has `event`, `image` and `time`, in seconds since 1970:
 
-    done    the image has all its files: `file` of the input, `files` with their checksums (SHA-256), `row` of
-            metrics.csv, `residuals` of its samples and which were taken (`chosen`), `settings`, a digest of the job's,
-            `warning`, what was known by then to look at
+    done    the image has all its files: `file` of the input, `kind` of images that share a program, `files` with their
+            checksums (SHA-256), `row` of metrics.csv, `residuals` of its samples and which were taken (`chosen`),
+            `settings`, a digest of the job's, `warning`, what was known by then to look at
     failed  it could not be restored: `why`
     warned  its answer should be looked at: `text`
     again   what came before does not count: it failed, or its files are missing or damaged

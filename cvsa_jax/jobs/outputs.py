@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import pathlib
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import jax
 import numpy as np
 
 from cvsa_jax import measures
-from cvsa_jax.jobs import grid, pairing, records
+from cvsa_jax.jobs import buckets, grid, pairing, records
 from cvsa_jax.jobs.bundle import Bundle
 from cvsa_jax.jobs.inputs import Measured
 from cvsa_jax.jobs.ledger import Ledger
@@ -64,7 +65,7 @@ class Results:
         self.folder = folder = pathlib.Path(str(job.job.output))
         self.writer = writer or writer_of(job.job.shard)
         self._task, self._mean = job.task, job.method.combine == MEAN
-        self._form = job.job.format
+        self._form, self._bucket = job.job.format, job.job.bucket
         self._keeps = pairing.keeps(self._task, job.job.keep_known, job.job.measured)
         # The deviation of chains that are no samples of the posterior would only mislead.
         self._sampled = self._mean and sampled
@@ -75,6 +76,11 @@ class Results:
         self.tile: int | None = self._ledger.settings["tile"]  # that of an earlier run, where this one gives none
         self._record = {"versions": records.versions()}
         self.settle(job)
+
+    @property
+    def kinds(self) -> Counter[str]:
+        """How many images of each kind, as `buckets.kind_of` has it, this process's part of the job has done."""
+        return self._ledger.kinds
 
     @property
     def rows(self) -> list[dict]:
@@ -143,7 +149,8 @@ class Results:
         residuals = [(float(f"{r:.6g}"), self._mean or i == best) for i, r in enumerate(found.residuals)]
         with Bundle(self.folder, measured.entry.name) as bundle:
             row = self._write(bundle, measured, found, best)
-            self._ledger.add(measured.entry.name, bundle.checksums(), row, residuals, warning)
+            kind = str(buckets.kind_of(measured.entry, self._bucket))
+            self._ledger.add(measured.entry.name, kind, bundle.checksums(), row, residuals, warning)
 
     def _write(self, bundle: Bundle, measured: Measured, found: Restored, best: int) -> dict[str, str]:
         """Its files; the row of metrics.csv."""

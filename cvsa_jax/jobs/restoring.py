@@ -45,7 +45,10 @@ def restore_all(prepared: Prepared) -> dict[str, Any]:
     """
     job, method, bucket = prepared.job, prepared.job.method, prepared.job.job.bucket
     population = prepared.sampler is not None and prepared.sampler.population
-    plan = batches(prepared.entries, method.num_samples, job.job.batch_size, population, prepared.limit, bucket)
+    plan = batches(
+        prepared.entries, method.num_samples, job.job.batch_size, population, prepared.limit, bucket,
+        prepared.results.kinds,
+    )  # fmt: skip
     kinds = [(buckets.kind_of(part.group[0], bucket), part.size) for part in plan]
     trace, done = Trace(job.job.profile, kinds), len(prepared.results.rows)
     if (text := buckets.programs(prepared.entries, bucket)) is not None:
