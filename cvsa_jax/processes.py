@@ -116,7 +116,7 @@ def alike(leaves: Sequence[Any]) -> list[bool]:
 
 def everyone(true: bool) -> bool:
     """Whether it is true in every process; all call at the same time."""
-    return jax.process_count() == 1 or bool(_gathered(np.array(true)).all())
+    return true if jax.process_count() == 1 else bool(_gathered(np.array(true)).all())
 
 
 def anyone(true: bool) -> bool:

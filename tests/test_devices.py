@@ -135,6 +135,11 @@ def test_two_processes_restore_what_one_does(tiny_checkpoint, tmp_path):
         np.testing.assert_allclose(image, alone[name], atol=2e-4)
 
 
+@pytest.mark.parametrize("true", [True, False])
+def test_one_process_agrees_with_itself(true):
+    assert processes.everyone(true) == processes.anyone(true) == true
+
+
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize(("images", "chains", "most"), [(0, 1, 4), (1, 1, 16), (17, 1, 16), (5, 3, 4), (2, 2, 1)])
 def test_a_plan_gives_each_process_its_own_images_and_as_many_batches(images, chains, most, count):

@@ -182,10 +182,9 @@ class Ledger:
     @property
     def kinds(self) -> Counter[str]:
         """How many images of each kind this part has done."""
-        done = self.done
         with self._guard:
-            return Counter(str(line.get("kind")) for name, line in self._account.done.items()
-                           if name in done and self._writer.takes(name))  # fmt: skip
+            lines = [self._account.done[name] for name in self.done if self._writer.takes(name)]
+        return Counter(str(line.get("kind")) for line in lines)
 
     def add(
         self, name: str, kind: str, files: Mapping[str, str], row: Mapping[str, str], residuals: Sequence,
