@@ -49,7 +49,7 @@ class GroupNorm(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x, scale=0.0, shift=0.0):
+    def __call__(self, x, scale: jax.Array | float = 0.0, shift: jax.Array | float = 0.0):
         batch, channels = x.shape[0], x.shape[-1]
         groups = _groups(channels)
         gain = self.param("scale", nn.initializers.ones, (channels,))
