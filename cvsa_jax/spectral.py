@@ -20,6 +20,8 @@ KNOTS = tuple(float(f"{f:.4g}") for f in np.geomspace(1 / 128, 0.7, 12))
 # Up to this side a cosine transform is a product with its matrix, and a grid of variances a table of the program; a
 # larger one is a fast transform, and a grid is computed where it is needed.
 DENSE_SIDE = 512
+# Up to so many numbers a row is transformed with its colours by one matrix: products with 3x3 matrices are slow.
+JOINT_WIDTH = 256
 
 
 @functools.lru_cache(maxsize=32)
@@ -40,14 +42,12 @@ def colour_matrix(channels: int) -> np.ndarray:
 
 def forward(x: jax.Array) -> jax.Array:
     """(..., H, W, C) pixels to coefficients of the same shape; keeps sums of squares."""
-    x = cosine_transform(cosine_transform(x, -3), -2)
-    return _colours(colour_matrix(x.shape[-1]), x)
+    return _columns_and_colours(cosine_transform(x, -3), inverse=False)
 
 
 def backward(z: jax.Array) -> jax.Array:
     """The inverse, and the transpose, of `forward`."""
-    z = cosine_transform(cosine_transform(z, -3, True), -2, True)
-    return _colours(colour_matrix(z.shape[-1]).T, z)
+    return _columns_and_colours(cosine_transform(z, -3, True), inverse=True)
 
 
 def cosine_transform(x: jax.Array, axis: int, inverse: bool = False) -> jax.Array:
@@ -62,8 +62,15 @@ def cosine_transform(x: jax.Array, axis: int, inverse: bool = False) -> jax.Arra
     return jnp.einsum(product, matrix, x, precision=jax.lax.Precision.HIGHEST)
 
 
-def _colours(matrix, x):
-    return jnp.einsum("dc,...ilc->...ild", jnp.asarray(matrix, x.dtype), x, precision=jax.lax.Precision.HIGHEST)
+def _columns_and_colours(x: jax.Array, inverse: bool) -> jax.Array:
+    width, channels = x.shape[-2:]
+    colours, highest = colour_matrix(channels), jax.lax.Precision.HIGHEST
+    if width * channels <= JOINT_WIDTH:
+        matrix = np.kron(cosine_matrix(width), colours)  # acts on the numbers of a row, (W C)
+        matrix = jnp.asarray(matrix if inverse else matrix.T, x.dtype)
+        return jnp.matmul(x.reshape(*x.shape[:-2], -1), matrix, precision=highest).reshape(x.shape)
+    matrix = jnp.asarray(colours.T if inverse else colours, x.dtype)
+    return jnp.einsum("dc,...ilc->...ild", matrix, cosine_transform(x, -2, inverse), precision=highest)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -161,6 +161,8 @@ MUTATIONS = (
              "prior_variance", "tests/test_masks_and_chains.py"),
     Mutation("blur: the kernel one pixel off", "operators/kernel_blur.py", "np.mod(np.arange(h) - h // 2, shape[0])",
              "np.mod(np.arange(h) - h // 2 + 1, shape[0])", "tests/test_operators.py -k convol"),
+    Mutation("blur: the preconditioner knows no blur", "operators/kernel_blur.py", "gram[..., None] * variances",
+             "variances", "tests/test_operators.py -k preconditioner"),
     Mutation("kernel files: the centre of an even side", "operators/kernel_files.py", "[(0, 1 - n % 2) for n in sides]",
              "[(1 - n % 2, 0) for n in sides]", "tests/test_kernel_files.py -k even"),
     Mutation("kernel files: resized about another point", "operators/kernel_files.py", "- count / 2) * factor",

@@ -117,7 +117,8 @@ def test_iterated_forms_condition_a_gaussian(float64, monkeypatch, task, index, 
     y = operator(spectral.backward(jnp.asarray(generator.normal(size=shape)) * grid**0.5))
     found = {}
     for name, iterations in (("covariance", 0), (form, 4), (form, 60)):
-        monkeypatch.setattr(covariance_forms, "ITERATIONS", iterations)
+        for constant in ("ITERATIONS", "NEAR_ITERATIONS"):
+            monkeypatch.setattr(covariance_forms, constant, iterations)
         mean = guidance.conditional_mean(y, operator, prior, 0.05, name, TIMES)
         found[iterations] = mean(x, v, index)[0]
     estimate = prior.posterior_mean(x, v, TIMES[index])

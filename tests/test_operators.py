@@ -11,9 +11,9 @@ import pytest
 import references
 from PIL import Image
 
-from cvsa_jax import images, operators
+from cvsa_jax import images, operators, spectral
 from cvsa_jax.operators import Chain, Operator, View, adjoint, as_operator, find_task, make_operator
-from cvsa_jax.operators.algebra import solve_gram
+from cvsa_jax.operators.algebra import conjugate_gradients, solve_gram
 from cvsa_jax.operators.base import OPTIONAL
 from cvsa_jax.operators.chain import chain
 from cvsa_jax.operators.registry import fits
@@ -516,6 +516,9 @@ class Everything(Operator):
     def solve_gram(self, r, noise_variance, prior_variance):
         return r / (noise_variance + self.gain**2 * prior_variance)
 
+    def near_gram(self, r, noise_variance, variances):
+        return r / (noise_variance + self.gain**2 * variances)
+
     def blur_kernel(self):
         return np.asarray(self.gain) * np.ones((3, 5))
 
@@ -544,6 +547,7 @@ def test_operators_have_a_default_of_every_method():
     assert plain.project(x, x) is None
     assert plain.first_guess(x, key) is None
     assert plain.solve_gram(x, 0.1, 0.2) is None
+    assert plain.near_gram(x, 0.1, x) is None
     assert plain.blur_kernel() is None
     assert plain.picture() is None
 
@@ -556,6 +560,8 @@ def test_views_hand_on_every_method(averaged):
     part = x[:4, :5].mean(-1, keepdims=True) if averaged > 1 else x[:4, :5]
     y = 3 * part[::-1]
     moved = ALL.project(part, y) - part
+    # White variances: those of a mean of channels are the mean's alone.
+    white = jnp.full((4, 5, averaged if averaged > 1 else 3), 0.2)
     expected = {
         "restrict": (view.restrict(y), ALL.restrict(y)),
         "measure": (view.measure(x), ALL.measure(part)),
@@ -563,6 +569,7 @@ def test_views_hand_on_every_method(averaged):
         "project": (view.project(x, y), x.at[:4, :5].add(moved)),
         "first_guess": (view.first_guess(y, key), ALL.first_guess(y, key)),
         "solve_gram": (view.solve_gram(y, 0.1, 0.2), ALL.solve_gram(y, 0.1, 0.2 / averaged)),
+        "near_gram": (view.near_gram(y, 0.1, white), ALL.solve_gram(y, 0.1, 0.2 / averaged)),
         "blur_kernel": (view.blur_kernel(), ALL.blur_kernel()),
         "picture": (view.picture(), ALL.picture()),
     }
@@ -589,7 +596,7 @@ def test_chains_hand_on_every_method():
         "first_guess": (both.first_guess(y, key), ALL.first_guess(OTHER.first_guess(y, last_key), first_key)),
         "picture": (both.picture()[:, [0, 2, 3, 4, 5, 7], 0], np.tile([2 / 9, 2 / 9, 0, 0, 3 / 9, 3 / 9], (4, 1))),
     }
-    assert set(expected) | {"solve_gram", "blur_kernel"} == set(OPTIONAL)
+    assert set(expected) | {"solve_gram", "near_gram", "blur_kernel"} == set(OPTIONAL)
     for name in OPTIONAL:
         if name in expected:
             np.testing.assert_allclose(*expected[name], rtol=1e-6, err_msg=name)
@@ -613,6 +620,45 @@ def test_chains_leave_out_what_does_nothing():
     assert isinstance(chain(Plain(), clip), Chain)
     np.testing.assert_array_equal(Chain(Plain(), clip).expected(x, std), clip.expected(x, std))
     assert float(jnp.abs(clip.expected(x, std) - clip(x)).max()) > 0.05
+
+
+@pytest.mark.parametrize("boundary", ["reflect", "circular"])
+def test_a_blurs_preconditioner_is_symmetric_and_positive(boundary):
+    """Of any kernel; and the inverse itself where nothing is blurred."""
+    shape, noise = (6, 5, 1), 0.02
+    variances = jnp.asarray(np.random.default_rng(0).uniform(0.1, 9.0, shape), jnp.float32)
+    blur = draw("motion_deblur", shape, kernel=np.arange(9.0).reshape(3, 3), boundary=boundary)
+    matrix = references.dense_matrix(lambda r: blur.near_gram(r, noise, variances), shape)
+    np.testing.assert_allclose(matrix, matrix.T, atol=1e-4)
+    assert np.linalg.eigvalsh(matrix).min() > 0
+    if boundary == "reflect":
+        still = draw("motion_deblur", shape, kernel=np.pad([[1.0]], 1), boundary=boundary)
+        spread = references.dense_matrix(lambda x: spectral.backward(variances * spectral.forward(x)), shape)
+        found = references.dense_matrix(lambda r: still.near_gram(r, noise, variances), shape)
+        np.testing.assert_allclose(found, np.linalg.inv(noise * np.eye(30) + spread), atol=1e-4)
+
+
+def test_a_blurs_preconditioner_saves_iterations():
+    """Of a residual as photographs' spectra have it, three with it are ten times nearer than four without."""
+    side, noise = 20, 0.00125
+    shape, blur = (side, side, 1), draw("motion_deblur", (side, side, 1), kernel_size=5)
+    frequency = np.hypot(*np.meshgrid(np.arange(side), np.arange(side))) / (2 * side)
+    frequency[0, 0] = 1 / (4 * side)
+    variances = 1 / (1 / 100 * (128 * frequency) ** 2.6 + 1)  # V s^2 / (V + s^2), s = 1
+    spread = references.dense_matrix(spectral.forward, shape)
+    moved = references.dense_matrix(blur, shape) @ spread.T
+    matrix = noise * np.eye(side**2) + moved @ np.diag(variances.ravel()) @ moved.T
+    drawn = np.linalg.cholesky(matrix) @ np.random.default_rng(0).normal(size=side**2)
+    exact, power, narrow = np.linalg.solve(matrix, drawn), jnp.asarray(variances, jnp.float32)[..., None], jnp.float32
+
+    def error(precondition, count):
+        apply = lambda w: (jnp.asarray(matrix, narrow) @ w.ravel()).reshape(shape)  # noqa: E731
+        found = conjugate_gradients(apply, jnp.asarray(drawn.reshape(shape), narrow), precondition, count)
+        change = np.ravel(found) - exact
+        return change @ matrix @ change
+
+    near = error(lambda r: blur.near_gram(r, noise, power), 3)
+    assert 10 * near < error(lambda r: blur.solve_gram(r, noise, jnp.mean(power)), 4)
 
 
 @pytest.mark.parametrize("averaged", [2, 3])

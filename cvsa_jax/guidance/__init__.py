@@ -17,8 +17,8 @@ from cvsa_jax.guidance.plug_in_forms import normalized_plug_in, plug_in, printed
 from cvsa_jax.guidance.projection_form import projection
 from cvsa_jax.noise import NoiseModel, as_noise
 from cvsa_jax.operators.algebra import is_linear, linearised, root_mean_square
-from cvsa_jax.operators.base import as_operator
-from cvsa_jax.priors import AnyPrior, coefficients
+from cvsa_jax.operators.base import Operator, as_operator
+from cvsa_jax.priors import AnyPrior, Prior, coefficients
 from cvsa_jax.samplers.base import to_device
 from cvsa_jax.settings import nearest
 from cvsa_jax.types import ConditionalMean, Estimate, Info
@@ -118,6 +118,7 @@ def conditional_mean(
             measurement=y,
             fixed_noise=model.fixed,
             linear=lambda: is_linear(operator, x.shape),
+            near_gram=_near_gram(operator, sized, c.noise, variance, r.shape),
         )
         found = form.solve(problem)
         fit = None
@@ -135,3 +136,13 @@ def conditional_mean(
         )
 
     return mean
+
+
+def _near_gram(operator: Operator, prior: AnyPrior, noise, variance, shape: tuple[int, ...]) -> Callable | None:
+    """The operator's own, of r alone; None without one, without a spectrum, or if the noise differs by entry."""
+    spectrum = getattr(prior, "spectrum", None)
+    if spectrum is None or jnp.ndim(variance) or not operator.offers("near_gram"):
+        return None
+    assert isinstance(prior, Prior)
+    power = prior.error_spectrum(noise, spectrum.variances(*shape[:2]))
+    return lambda r: operator.near_gram(r, variance, power)

@@ -20,6 +20,7 @@ class Problem(NamedTuple):
     forward, backward: p -> J p and w -> J' w of the operator's derivative J at x_0hat.
     pull: w -> C' w. noise_variance: sigma^2, a number or of y's shape. error_variance: r_t^2, the mean variance of
     x_0 given u_t. error_covariance: that covariance as a function, None if it is white.
+    near_gram: the operator's own, at this S and sigma^2; None where there is none.
     image_shape: of x_0. dual: the last step's w, None at a form that does not iterate.
     data: d_t. mass: M. stiffness: 2 G b h d_t^2, so that an explicit step by p of size C moves
     x_0hat by stiffness C p. estimate: x_0hat. measurement: y. error_gain: n -> the function
@@ -47,6 +48,7 @@ class Problem(NamedTuple):
     precision: jax.Array | float | None = None
     fixed_noise: bool = True
     linear: Callable[[], bool] = lambda: False
+    near_gram: Callable | None = None
 
 
 class Solution(NamedTuple):

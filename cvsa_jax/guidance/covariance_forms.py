@@ -10,6 +10,7 @@ from cvsa_jax.numerics import ratio
 from cvsa_jax.operators.algebra import CG_ITERATIONS, conjugate_gradients
 
 ITERATIONS = 4
+NEAR_ITERATIONS = 3  # with an operator's `near_gram`, each of which brings more
 
 
 def covariance(problem: Problem) -> Solution:
@@ -43,12 +44,13 @@ def spectral_covariance(problem: Problem) -> Solution:
 
     The error of a denoiser of photographs is not white: under a blur, what is left to
     learn lies in the low frequencies that the blur lets through. Exact for a Gaussian prior
-    of the data's spectrum, up to the iterations of conjugate gradients, for which
-    `covariance` is the preconditioner. The same as `covariance` for a prior without a spectrum.
+    of the data's spectrum, up to the iterations of conjugate gradients, for which the
+    operator's `near_gram` is the preconditioner, or else `covariance`. The same as
+    `covariance` for a prior without a spectrum.
     """
     if problem.error_covariance is None:
         return covariance(problem)
-    return _iterated(problem, problem.error_covariance)
+    return _iterated(problem, problem.error_covariance, problem.near_gram)
 
 
 def second_moment(problem: Problem) -> Solution:
@@ -63,8 +65,10 @@ def second_moment(problem: Problem) -> Solution:
     return _iterated(problem, problem.pull, cheap=False, varies=True)
 
 
-def _iterated(problem: Problem, spread: Callable, cheap: bool = True, varies: bool = False) -> Solution:
-    """The correction with (sigma^2 I + H spread H')^-1 r by conjugate gradients, `covariance` before them.
+def _iterated(
+    problem: Problem, spread: Callable, near: Callable | None = None, cheap: bool = True, varies: bool = False
+) -> Solution:
+    """The correction with (sigma^2 I + H spread H')^-1 r by conjugate gradients, `near` or `covariance` before them.
 
     Where `covariance` has no closed form and `spread` is cheap there are more of them instead. Of a measurement
     of at most DENSE_SIZE numbers by its matrix.
@@ -78,9 +82,12 @@ def _iterated(problem: Problem, spread: Callable, cheap: bool = True, varies: bo
     def apply(w):
         return problem.noise_variance * w + problem.forward(spread(problem.backward(w)))
 
-    exact = problem.operator.offers("solve_gram") or not cheap
-    precondition = (lambda r: white_solution(problem, r)) if exact else lambda r: r
-    count = ITERATIONS if exact else CG_ITERATIONS
+    if near is not None:
+        precondition, count = near, NEAR_ITERATIONS
+    elif problem.operator.offers("solve_gram") or not cheap:
+        precondition, count = lambda r: white_solution(problem, r), ITERATIONS
+    else:
+        precondition, count = lambda r: r, CG_ITERATIONS
     w = conjugate_gradients(apply, r, precondition, count, problem.dual)
     return _shortened(problem, w, log_determinant(problem, spread, varies))
 

@@ -13,7 +13,8 @@ from jax.tree_util import Partial
 from cvsa_jax.noise import NoiseModel, as_noise
 from cvsa_jax.types import as_partial
 
-OPTIONAL = ("restrict", "measure", "expected", "project", "first_guess", "solve_gram", "blur_kernel", "picture")
+OPTIONAL = ("restrict", "measure", "expected", "project", "first_guess", "solve_gram", "near_gram", "blur_kernel",
+            "picture")  # fmt: skip
 
 
 class Operator:
@@ -73,6 +74,14 @@ class Operator:
 
         It measures y with zeros right and below, which carry no data: under a prior of independent pixels its guidance
         inside is that of the image alone, up to rounding. None where what is seen would change.
+        """
+        return None
+
+    def near_gram(self, r: jax.Array, noise_variance, variances: jax.Array) -> jax.Array | None:
+        """Near (noise_variance I + H S H')^-1 r, a symmetric positive function of r; None if it is not known.
+
+        S is diagonal in `spectral.forward`, with these variances, of r's height and width and the image's channels.
+        Guidance begins each iteration of its inner solve with it.
         """
         return None
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cvsa_jax import spectral
 from cvsa_jax.operators.algebra import conjugate_gradients
 from cvsa_jax.operators.base import Operator
 from cvsa_jax.operators.kernel_files import KernelFile, read_kernel
@@ -69,6 +70,18 @@ class Convolution(Operator):
             return noise_variance * w + prior_variance * self(transpose(w)[0])
 
         return conjugate_gradients(apply, r, lambda w: _filter(w, inverse), PCG_ITERATIONS)
+
+    def near_gram(self, r, noise_variance, variances):
+        """As if H H' were diagonal in the cosine transform, which mirrors an image as H does.
+
+        Its gain at frequencies f, g is there the mean of |K(f, g)|^2 and |K(f, -g)|^2.
+        """
+        if self.boundary == CIRCULAR:
+            return self.solve_gram(r, noise_variance, jnp.mean(variances))
+        height, width = r.shape[:2]
+        gram = jnp.abs(self.spectrum((2 * height, 2 * width))[:, :width]) ** 2
+        gram = (gram[:height] + jnp.roll(gram[::-1], 1, 0)[:height]) / 2
+        return spectral.backward(spectral.forward(r) / (noise_variance + gram[..., None] * variances))
 
     def blur_kernel(self) -> np.ndarray:
         return np.asarray(self.kernel)

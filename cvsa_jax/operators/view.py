@@ -2,8 +2,10 @@
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from cvsa_jax import spectral
 from cvsa_jax.operators.base import Operator
 
 
@@ -62,6 +64,13 @@ class View(Operator):
 
     def solve_gram(self, r: jax.Array, noise_variance, prior_variance) -> jax.Array | None:
         return self.operator.solve_gram(r, noise_variance, prior_variance / self.averaged)
+
+    def near_gram(self, r: jax.Array, noise_variance, variances: jax.Array) -> jax.Array | None:
+        """With the variances of the channels' mean, G S G', where they are averaged."""
+        if self.averaged > 1:
+            shares = spectral.colour_matrix(self.averaged).mean(1) ** 2
+            variances = variances @ jnp.asarray(shares[:, None], variances.dtype)
+        return self.operator.near_gram(r, noise_variance, variances)
 
     def blur_kernel(self) -> np.ndarray | None:
         return self.operator.blur_kernel()
