@@ -123,6 +123,8 @@ def save_panels(path: pathlib.Path, panels: Sequence[Panel], width: float = 3.8,
 
 
 def _draw(axis, panel: Panel) -> None:
+    from matplotlib import ticker
+
     named = isinstance(panel.curves[0].x[0], str)
     for curve in panel.curves:
         axis.plot(*((curve.y, curve.x) if named else (curve.x, curve.y)), curve.style, label=curve.label, markersize=5)
@@ -132,6 +134,10 @@ def _draw(axis, panel: Panel) -> None:
         axis.set_xscale("log", base=2 if panel.doubling else 10)
     if "y" in panel.logarithmic:
         axis.set_yscale("log")
+    if "x" in panel.logarithmic and not panel.doubling:
+        axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+        axis.xaxis.set_minor_formatter(ticker.NullFormatter())
     if panel.doubling:
         places = sorted({float(x) for curve in panel.curves for x in curve.x})
         axis.set_xticks(places, [f"{x:g}" for x in places])

@@ -36,6 +36,7 @@ SKIPPED = (
     (r"cvsa import --network=(inception|lpips)", WEIGHTS),
     (r"cvsa .*priors/", WEIGHTS),
     (r"cvsa .*(inception|lpips)_weights", WEIGHTS),
+    (r"cvsa benchmark --vs=deepinv", "it needs deepinv and PyTorch, which the project does not"),
     (r"cvsa benchmark --random_weights", "it runs a network of its true size for minutes, and takes gigabytes"),
 )
 SIDE = 16
@@ -293,7 +294,19 @@ def shrink_train(flags: Flags) -> None:
 
 
 def shrink_benchmark(flags: Flags) -> None:
-    flags.set(checkpoint="prior", image_size=SIDE, batch_size=2, steps_per_call=2, repeats=1)
+    flags.set(checkpoint="prior", image_size=SIDE, steps_per_call=2)
+    parts = flags.get("parts") or "step"
+    if "step" in parts:
+        flags.set(repeats=1)
+    flags.shrink(batch_sizes="1,2")
+    if not flags.has("batch_sizes") or "devices" in parts or "processes" in parts:
+        flags.set(batch_size=2)
+    if parts != "step":
+        flags.set(batches=2)
+    if "devices" in parts:
+        flags.set(devices="2")
+    if "processes" in parts:
+        flags.set(processes="2")
 
 
 def shrink_posterior_benchmark(flags: Flags) -> None:

@@ -4,12 +4,12 @@ deepinv gets the network in PyTorch (`torch_twin`), our operator handed over as 
 Every method restores all images as one batch. Each is timed in turn with the others, so that a busy machine slows all.
 """
 
-import importlib
 import importlib.metadata
 import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import jax
@@ -66,7 +66,7 @@ def require() -> None:
     """Raises InputError unless deepinv and PyTorch can be imported."""
     try:
         for name in ("torch", "deepinv"):
-            importlib.import_module(name)
+            import_module(name)
     except ImportError as error:
         raise InputError(f"--vs=deepinv: {error}; {EXTRA}") from error
 
