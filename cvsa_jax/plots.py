@@ -89,7 +89,7 @@ class Panel(NamedTuple):
     """One plot.
 
     x_label, y_label: with their units. logarithmic: the axes that are, among "xy". mark: a value at which a line stands
-    across the axis of y. doubling: whether the marks of x are its values, powers of two.
+    across the axis of y. doubling: whether the marks of x are its values, powers of two. from_zero: whether y begins at 0.
     """
 
     title: str
@@ -99,6 +99,7 @@ class Panel(NamedTuple):
     logarithmic: str = ""
     mark: float | None = None
     doubling: bool = False
+    from_zero: bool = False
 
 
 def save_panels(path: pathlib.Path, panels: Sequence[Panel], width: float = 3.8, columns: int = 3) -> None:
@@ -144,6 +145,8 @@ def _draw(axis, panel: Panel) -> None:
         axis.minorticks_off()
     if panel.mark is not None:
         (axis.axvline if named else axis.axhline)(panel.mark, color="black", linewidth=0.8, linestyle=":")
+    if panel.from_zero:
+        axis.set_ylim(bottom=0)
     axis.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
     axis.grid(alpha=0.3)
     if len(panel.curves) > 1:

@@ -294,19 +294,9 @@ def shrink_train(flags: Flags) -> None:
 
 
 def shrink_benchmark(flags: Flags) -> None:
-    flags.set(checkpoint="prior", image_size=SIDE, steps_per_call=2)
-    parts = flags.get("parts") or "step"
-    if "step" in parts:
-        flags.set(repeats=1)
+    flags.set(checkpoint="prior", image_size=SIDE, batch_size=2, steps_per_call=2)
     flags.shrink(batch_sizes="1,2")
-    if not flags.has("batch_sizes") or "devices" in parts or "processes" in parts:
-        flags.set(batch_size=2)
-    if parts != "step":
-        flags.set(batches=2)
-    if "devices" in parts:
-        flags.set(devices="2")
-    if "processes" in parts:
-        flags.set(processes="2")
+    flags.set(**({"batches": 2, "devices": 2, "processes": 2} if flags.has("parts") else {"repeats": 1}))
 
 
 def shrink_posterior_benchmark(flags: Flags) -> None:

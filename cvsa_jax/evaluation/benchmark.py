@@ -31,6 +31,7 @@ from cvsa_jax.types import InputError
 TIMED = tuple(t.name for t in operators.TASKS.values() if not t.requires and not t.blind)
 STEP, THROUGHPUT, DEVICES, PROCESSES = PARTS = "step", "throughput", "devices", "processes"
 WHOLE = "motion_deblur"  # of whole restorations, unless tasks are named
+REPEATS, REPEATS_VERSUS = 9, 3
 RECORD, PICTURE = "benchmark.json", "benchmark.png"
 _LISTS = "batch_sizes", "devices", "processes"
 
@@ -61,7 +62,9 @@ class BenchmarkSettings(Settings):
         (), "Several numbers of images in a step, of --parts=step,throughput.", otherwise="--batch_size"
     )
     steps_per_call: int = setting(8, "Steps of one timed call, and of a whole restoration.", low=2)
-    repeats: int = setting(9, "Timed pairs of calls for each task.", low=1)
+    repeats: int | None = setting(
+        None, "Timed pairs of calls for each task.", low=1, otherwise=f"{REPEATS}, with --vs {REPEATS_VERSUS} runs"
+    )
     batches: int = setting(4, "Batches of a whole restoration; the first is not in its images a second.", low=2)
     devices: tuple[int, ...] = setting(
         (),
@@ -127,7 +130,7 @@ def _steps(own: BenchmarkSettings, cld: CLD, prior: Prior) -> Iterator[dict]:
     loops, side = guided_loops(prior, GaussianSettings().model(), settings, None), own.image_size
     for size in own.sizes:
         shape = (size, side, side, prior.channels or 3)
-        yield from step_rows(prior, shape, _tasks(own, TIMED), own.steps_per_call, own.repeats, loops)
+        yield from step_rows(prior, shape, _tasks(own, TIMED), own.steps_per_call, own.repeats or REPEATS, loops)
 
 
 def _throughput(own: BenchmarkSettings, cld: CLD, prior: Prior) -> Iterator[dict]:
@@ -191,7 +194,7 @@ def panels(record: dict[str, Any]) -> list[plots.Panel]:
             curves = [_over(x, task, rows) for task in dict.fromkeys(row["task"] for row in rows)]
             steps = record["settings"]["steps_per_call"]
             title = f"Whole restorations of {steps} steps"
-            found.append(plots.Panel(title, label, "images/s", curves, "x", doubling=True))
+            found.append(plots.Panel(title, label, "images/s", curves, "x", doubling=True, from_zero=True))
     return found
 
 
@@ -209,5 +212,5 @@ def save(folder: pathlib.Path, record: dict[str, Any]) -> None:
     """Write the record and its plots."""
     folder.mkdir(parents=True, exist_ok=True)
     if drawn := panels(record):
-        plots.save_panels(folder / PICTURE, drawn)
+        plots.save_panels(folder / PICTURE, drawn, columns=2 if len(drawn) > 3 else 3)
     records.write_json(folder / RECORD, record)

@@ -9,7 +9,7 @@ from cvsa_jax import data, plots
 from cvsa_jax.checkpoints import find_prior, read_prior
 from cvsa_jax.diffusion import CLD
 from cvsa_jax.evaluation import against_deepinv
-from cvsa_jax.evaluation.benchmark import BenchmarkSettings, refuse_finished
+from cvsa_jax.evaluation.benchmark import REPEATS_VERSUS, BenchmarkSettings, refuse_finished
 from cvsa_jax.jobs import records, selection
 from cvsa_jax.jobs.settings import JobSettings
 from cvsa_jax.jobs.training_settings import whole_numbers
@@ -70,10 +70,8 @@ def compare(own: VersusSettings, shared: BenchmarkSettings, cld: CLD) -> dict[st
     truths = data.load_squares(files, shared.image_size, channels)
     tasks = list(dict.fromkeys(shared.task or against_deepinv.USUAL))
     counts = dict.fromkeys(against_deepinv.THEIRS, own.evaluations) | {against_deepinv.OURS: own.own_evaluations}
-    found = []
-    for row in against_deepinv.rows(
-        shared.checkpoint, cld, truths, tasks, counts, own.noise_std, shared.repeats, own.seed
-    ):
+    found, repeats = [], shared.repeats or REPEATS_VERSUS
+    for row in against_deepinv.rows(shared.checkpoint, cld, truths, tasks, counts, own.noise_std, repeats, own.seed):
         found.append(row)
         print(", ".join(f"{k} {v}" for k, v in row.items() if k != "tried"), file=sys.stderr)
     settings = values(own) | {name: getattr(shared, name) for name in SHARED} | values(cld)
