@@ -89,7 +89,8 @@ class Panel(NamedTuple):
     """One plot.
 
     x_label, y_label: with their units. logarithmic: the axes that are, among "xy". mark: a value at which a line stands
-    across the axis of y. doubling: whether the marks of x are its values, powers of two. from_zero: whether y begins at 0.
+    across the axis of y. doubling: whether the marks of x are its values, powers of two. from_zero: whether y begins
+    at 0.
     """
 
     title: str
