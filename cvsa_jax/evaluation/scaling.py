@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import jax
 
-import cvsa_jax
 from cvsa_jax.evaluation.hardware import as_mib
 from cvsa_jax.evaluation.throughput import draw_images, rate, rounded, times_written
 from cvsa_jax.jobs import selection
@@ -20,6 +19,7 @@ from cvsa_jax.settings import text_of
 from cvsa_jax.types import InputError
 
 VIRTUAL = (1, 2, 4, 8)
+ROOT = pathlib.Path(__file__).resolve().parents[2]  # where the package lies
 _FORCED = "--xla_force_host_platform_device_count"
 
 
@@ -66,7 +66,7 @@ def run(jobs: Sequence[Job], folder: pathlib.Path) -> list[float | None]:
     Raises:
       InputError: if one fails, with its last line.
     """
-    path = os.pathsep.join([str(pathlib.Path(cvsa_jax.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     started: list[subprocess.Popen] = []
     peaks: list[float | None] = []
     try:

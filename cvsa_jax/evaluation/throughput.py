@@ -12,6 +12,7 @@ import scipy.fft
 from cvsa_jax.evaluation.hardware import device_peak_mib, process_peak_mib
 from cvsa_jax.images import save_image
 from cvsa_jax.jobs import prepare, resolve
+from cvsa_jax.types import InputError
 
 
 def draw_images(folder: pathlib.Path, count: int, side: int, channels: int) -> None:
@@ -56,6 +57,9 @@ def throughput_rows(
       given: what all jobs are given, as `cvsa restore` takes it. batches: in each job. channels: of the images.
 
     `start_s` is until the first batch is written. The peaks of memory are those of the process until then.
+
+    Raises:
+      InputError: if an image is not restored.
     """
     for task in tasks:
         for size in batch_sizes:
@@ -64,7 +68,10 @@ def throughput_rows(
                 draw_images(folder / "in", batches * size, given["image_size"], channels)
                 own = {"task": task, "input": str(folder / "in"), "output": str(folder / "out"), "batch_size": size}
                 began = time.time()
-                prepare(resolve({**given, **own})).run()
+                prepared = prepare(resolve({**given, **own}))
+                prepared.run()
+                for failed, why in prepared.failures.items():
+                    raise InputError(f"{task}: {failed} was not restored: {why}")
                 times = times_written(folder / "out")
             yield {
                 "task": task,
