@@ -19,6 +19,7 @@ import numpy as np
 from cvsa_jax import checkpoints, metrics, operators
 from cvsa_jax.batch import BatchRestorer, guided_loops
 from cvsa_jax.diffusion import CLD
+from cvsa_jax.evaluation.rows import CHAINS
 from cvsa_jax.networks import NetworkSpec
 from cvsa_jax.noise import GaussianNoise
 from cvsa_jax.operators import Convolution, Mask, Operator
@@ -136,22 +137,22 @@ def theirs(name: str, given: Problem, denoiser, evaluations: int, constants: dic
     return Method(name, constants, run, lambda: denoiser.evaluations)
 
 
-def ours(task: str, given: Problem, prior, evaluations: int, seed: int) -> Method:
-    """CVSA with the task's preset but for the number of steps: so many evaluations over its chains."""
+def ours(task: str, given: Problem, prior, evaluations: int, chains: int, seed: int) -> Method:
+    """CVSA with the task's preset but for its chains and their steps, which take so many evaluations together."""
     preset, count = preset_of(task), len(given.truths)
-    each = preset.num_samples * evaluations_of(preset.sampler)
+    each = chains * evaluations_of(preset.sampler)
     steps = max(2, evaluations // each)
     settings = preset.but({"num_steps": steps}).sampler
     loops = guided_loops(prior, GaussianNoise(given.noise), settings, None)
     restorer = BatchRestorer(prior, loops, steps, chunk=steps)
-    keys = jax.random.split(key_of_seed(seed), count * preset.num_samples)
-    measured = np.repeat(given.measurements, preset.num_samples, 0)
+    keys = jax.random.split(key_of_seed(seed), count * chains)
+    measured = np.repeat(given.measurements, chains, 0)
 
     def run() -> np.ndarray:
         found = restorer(keys, measured, [given.operator] * len(keys), given.truths.shape[1:]).images
-        return found.reshape(count, preset.num_samples, *found.shape[1:]).mean(1)
+        return found.reshape(count, chains, *found.shape[1:]).mean(1)
 
-    return Method(OURS, {"num_samples": preset.num_samples, "num_steps": steps}, run, lambda: steps * each)
+    return Method(OURS, {"num_samples": chains, "num_steps": steps}, run, lambda: steps * each)
 
 
 def timed(method: Method, given: Problem) -> dict[str, float]:
@@ -169,8 +170,8 @@ def rows(
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """A row for each task, method and number of evaluations; counts: those numbers, by method.
 
-    `psnr` is that of the best of a method's CONSTANTS, `tried` has all. Each runs once before it is timed; the seconds
-    are medians over the repeats.
+    `psnr` is that of the best of a method's CONSTANTS, of CVSA of the best of CHAINS; `tried` has all. Each runs once
+    before it is timed; the seconds are medians over the repeats.
 
     Raises:
       InputError: if the network has no twin in PyTorch, or needs images of another size.
@@ -186,7 +187,10 @@ def rows(
     denoiser = torch_twin.Denoiser(loaded.spec, loaded.network.args[0], truths.shape[1])
     for task in tasks:
         given = problem(task, truths, noise, seed)
-        best = [_best([ours(task, given, loaded.prior, count, seed)], given) for count in counts[OURS]]
+        best = []
+        for count in counts[OURS]:
+            chains = [n for n in CHAINS if 2 * n <= count] or CHAINS[:1]
+            best.append(_best([ours(task, given, loaded.prior, count, n, seed) for n in chains], given))
         for name in THEIRS:
             for count in counts[name]:
                 tried = [theirs(name, given, denoiser, count, some, seed) for some in CONSTANTS[name]]
