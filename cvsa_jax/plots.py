@@ -1,7 +1,8 @@
-"""Pictures of results: grids of images."""
+"""Pictures of results: grids of images, panels of curves."""
 
 import pathlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -72,3 +73,84 @@ def _label(title: str, width: int) -> Image.Image:
     font = next((f for f in fonts if f.getlength(title) <= width - 4), fonts[-1])
     ImageDraw.Draw(label).text((2, 2), title, "black", font)
     return label
+
+
+class Curve(NamedTuple):
+    """Points of one kind: y over x; where x are names, they stand on the vertical axis and y on the horizontal one.
+
+    style: of matplotlib, a marker and a line.
+    """
+
+    label: str
+    x: Sequence[float] | Sequence[str]
+    y: Sequence[float]
+    style: str = "o-"
+
+
+class Panel(NamedTuple):
+    """One plot.
+
+    x_label, y_label: with their units. logarithmic: the axes that are, among "xy". mark: a value at which a line stands
+    across the axis of y. doubling: whether the marks of x are its values, powers of two. from_zero: whether y begins
+    at 0.
+    """
+
+    title: str
+    x_label: str
+    y_label: str
+    curves: Sequence[Curve]
+    logarithmic: str = ""
+    mark: float | None = None
+    doubling: bool = False
+    from_zero: bool = False
+
+
+def save_panels(path: pathlib.Path, panels: Sequence[Panel], width: float = 3.8, columns: int = 3) -> None:
+    """Write some plots beside each other as a PNG, at most so many in a row of `width` inches each."""
+    import matplotlib  # here, since hardly a program needs it, and it takes long to load
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
+    height = 0.21 * max((len(c.x) for p in panels for c in p.curves if isinstance(c.x[0], str)), default=0)
+    canvas, axes = pyplot.subplots(rows, columns, figsize=(width * columns, max(3.2, 1 + height) * rows), squeeze=False)
+    for axis in axes.flat[len(panels) :]:
+        axis.remove()
+    for axis, panel in zip(axes.flat, panels, strict=False):
+        _draw(axis, panel)
+    canvas.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    canvas.savefig(path, dpi=110)
+    pyplot.close(canvas)
+
+
+def _draw(axis, panel: Panel) -> None:
+    from matplotlib import ticker
+
+    named = isinstance(panel.curves[0].x[0], str)
+    for curve in panel.curves:
+        axis.plot(*((curve.y, curve.x) if named else (curve.x, curve.y)), curve.style, label=curve.label, markersize=5)
+    if named:
+        axis.invert_yaxis()  # the first name on top
+    if "x" in panel.logarithmic:
+        axis.set_xscale("log", base=2 if panel.doubling else 10)
+    if "y" in panel.logarithmic:
+        axis.set_yscale("log")
+    if "x" in panel.logarithmic and not panel.doubling:
+        axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+        axis.xaxis.set_minor_formatter(ticker.NullFormatter())
+    if panel.doubling:
+        places = sorted({float(x) for curve in panel.curves for x in curve.x})
+        axis.set_xticks(places, [f"{x:g}" for x in places])
+        axis.minorticks_off()
+    if panel.mark is not None:
+        (axis.axvline if named else axis.axhline)(panel.mark, color="black", linewidth=0.8, linestyle=":")
+    if panel.from_zero:
+        axis.set_ylim(bottom=0)
+    axis.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
+    axis.grid(alpha=0.3)
+    if len(panel.curves) > 1:
+        axis.legend(fontsize=8)

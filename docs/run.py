@@ -37,6 +37,7 @@ SKIPPED = (
     (r"cvsa import --network=(inception|lpips)", WEIGHTS),
     (r"cvsa .*priors/", WEIGHTS),
     (r"cvsa .*(inception|lpips)_weights", WEIGHTS),
+    (r"cvsa benchmark --vs=deepinv", "it needs deepinv and PyTorch, which the project does not"),
     (r"cvsa benchmark --random_weights", "it runs a network of its true size for minutes, and takes gigabytes"),
 )
 SIDE = 16
@@ -294,7 +295,9 @@ def shrink_train(flags: Flags) -> None:
 
 
 def shrink_benchmark(flags: Flags) -> None:
-    flags.set(checkpoint="prior", image_size=SIDE, batch_size=2, steps_per_call=2, repeats=1)
+    flags.set(checkpoint="prior", image_size=SIDE, batch_size=2, steps_per_call=2)
+    flags.shrink(batch_sizes="1,2")
+    flags.set(**({"batches": 2, "devices": 2, "processes": 2} if flags.has("parts") else {"repeats": 1}))
 
 
 def shrink_posterior_benchmark(flags: Flags) -> None:

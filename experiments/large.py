@@ -18,7 +18,7 @@ import matplotlib
 from cvsa_jax import checkpoints, commands, tiles
 from cvsa_jax.batch import guided_loops
 from cvsa_jax.commands.flags import Groups
-from cvsa_jax.evaluation.benchmark import compiled_guided, seconds
+from cvsa_jax.evaluation.step import compiled_guided, seconds
 from cvsa_jax.jobs import records
 from cvsa_jax.jobs.settings import JobSettings
 from cvsa_jax.noise import GaussianSettings
@@ -45,9 +45,14 @@ def measured(own: LargeSettings, side: int) -> dict[str, Any]:
     whole = checkpoints.load_prior(own.checkpoint).prior
     prior = tiles.tiled(whole, own.tile) if own.tile else whole
     loops = guided_loops(prior, GaussianSettings().model(), SamplerSettings("ancestral", num_steps=2), None)
-    step, used = compiled_guided(prior, (1, side, side, prior.channels or 3), own.task, 1, loops)
-    times = [seconds(step) for _ in range(own.repeats)]  # compiled before
-    return {"side": side, "tile": own.tile, "seconds": round(statistics.median(times), 3), "memory_mib": used}
+    step = compiled_guided(prior, (1, side, side, prior.channels or 3), own.task, 1, loops)
+    times = [seconds(step.call) for _ in range(own.repeats)]  # compiled before
+    return {
+        "side": side,
+        "tile": own.tile,
+        "seconds": round(statistics.median(times), 3),
+        "memory_mib": step.memory_mib,
+    }
 
 
 def plot(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:

@@ -212,7 +212,7 @@ def test_a_public_model_is_timed_without_its_weights(run_verb):
     flags = ("--random_weights=ffdnet_color", "--image_size=16", "--batch_size=1", "--task=denoise", "--repeats=1")
     done = run_verb("benchmark", *flags, "--steps_per_call=2")
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)["tasks"]["denoise"]
+    (found,) = json.loads(done.stdout)["step"]
     assert found["memory_mib"] > 4 * 852_108 / 2**20  # no less than its parameters
     refused = run_verb("benchmark", *flags, "--checkpoint=products64")
     assert "--checkpoint has no effect beside --random_weights" in refused.stderr

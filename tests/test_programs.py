@@ -511,29 +511,6 @@ def test_explicit_sampler_that_diverges_is_reported(restore, inputs, tmp_path):
     assert not (tmp_path / "a" / "restored").exists()
 
 
-def test_benchmark_prints_json(run_verb, tiny_checkpoint):
-    done = run_verb(
-        "benchmark", f"--checkpoint={tiny_checkpoint}", "--image_size=16", "--batch_size=2", "--steps_per_call=2",
-        "--repeats=2", "--task=sr4", "--task=motion_deblur",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    tasks = json.loads(done.stdout)["tasks"]
-    assert list(tasks) == ["sr4", "motion_deblur"]
-    for figures in tasks.values():
-        assert figures["ratio"] > 0
-        assert figures["guided_step_ms"] > 0
-
-
-def test_benchmark_times_every_task_that_needs_no_file(run_verb, tiny_checkpoint, monkeypatch):
-    monkeypatch.setattr("cvsa_jax.evaluation.benchmark.compiled_bare", lambda *_: lambda: None)
-    monkeypatch.setattr("cvsa_jax.evaluation.benchmark.compiled_guided", lambda *_: (lambda: None, 1.0))
-    done = run_verb("benchmark", f"--checkpoint={tiny_checkpoint}", "--image_size=16")
-    assert done.returncode == 0, done.stderr
-    expected = [n for n, t in operators.TASKS.items() if not t.requires and not t.blind]
-    assert list(json.loads(done.stdout)["tasks"]) == expected
-    assert {"sr4", "checkout", "phase_retrieval", "hdr"} < set(expected)
-
-
 TRAIN = [
     f"--data={SAMPLES}", "--image_size=16", "--channels=8,8", "--encoder_blocks=1,1", "--decoder_blocks=1,1",
     "--batch_size=4", "--num_validation=4", "--num_steps=120", "--save_every=20", "--log_every=20",

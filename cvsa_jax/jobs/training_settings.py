@@ -54,7 +54,7 @@ class TrainingSettings(Settings):
         super().__post_init__()
         require(values(self), "data", "output")
         for name in ("channels", "encoder_blocks", "decoder_blocks"):
-            object.__setattr__(self, name, _whole_numbers(name, getattr(self, name)))
+            object.__setattr__(self, name, whole_numbers(name, getattr(self, name)))
         if len({len(self.channels), len(self.encoder_blocks), len(self.decoder_blocks)}) != 1:
             raise ValueError("--channels, --encoder_blocks and --decoder_blocks must have the same length")
         if self.image_channels is None:
@@ -70,7 +70,8 @@ class TrainingSettings(Settings):
         return {name: value for name, value in values(self).items() if name not in free}
 
 
-def _whole_numbers(name: str, texts: tuple) -> tuple[int, ...]:
+def whole_numbers(name: str, texts: tuple) -> tuple[int, ...]:
+    """The numbers that a flag lists; raises ValueError unless each is a whole number of at least 1."""
     try:
         found = tuple(int(text) for text in texts)
     except ValueError as error:
