@@ -71,13 +71,16 @@ class Convolution(Operator):
 
         return conjugate_gradients(apply, r, lambda w: _filter(w, inverse), PCG_ITERATIONS)
 
+    def offers(self, method: str) -> bool:
+        return super().offers(method) and not (method == "near_gram" and self.boundary == CIRCULAR)
+
     def near_gram(self, r, noise_variance, variances):
-        """As if H H' were diagonal in the cosine transform, which mirrors an image as H does.
+        """As if H H' were diagonal in the cosine transform, which mirrors an image as H does; no circular H does.
 
         Its gain at frequencies f, g is there the mean of |K(f, g)|^2 and |K(f, -g)|^2.
         """
         if self.boundary == CIRCULAR:
-            return self.solve_gram(r, noise_variance, jnp.mean(variances))
+            return None
         height, width = r.shape[:2]
         gram = jnp.abs(self.spectrum((2 * height, 2 * width))[:, :width]) ** 2
         gram = (gram[:height] + jnp.roll(gram[::-1], 1, 0)[:height]) / 2
