@@ -5,6 +5,7 @@ All that reads and writes works on the folders here. What is on a bucket is fetc
 
 import contextlib
 import pathlib
+import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -41,9 +42,9 @@ class RemoteSource(Source):
       InputError: if nothing is there, or it is the output.
     """
 
-    def __init__(self, url: str, output: str | None):
+    def __init__(self, url: str, output: str):
         url = url.rstrip("/")
-        if output is not None and url == output.rstrip("/"):
+        if url == output.rstrip("/"):
             raise InputError(f"--output={output} is --input itself; name another folder")
         self._folder, name = remote.Folder(url), ""
         found = self._folder.sizes()
@@ -53,8 +54,8 @@ class RemoteSource(Source):
             parent, _, name = url.rpartition("/")
             self._folder, found = remote.Folder(parent), {name: None}
         super().__init__(self._folder.root / name)
-        inside = output is not None and not remote.is_below(url, output)
-        names = [n for n in found if not (inside and remote.is_below(f"{url}/{n}", str(output)))]
+        within = remote.is_below(output, url)
+        names = [n for n in found if not (within and remote.is_below(f"{url}/{n}", output))]
         plain = [n for n in names if remote.is_plain(n)]
         if len(plain) < len(names):
             folders.note(f"{url}: left out are {len(names) - len(plain)} files whose names are no paths here")
@@ -65,7 +66,7 @@ class RemoteSource(Source):
         self._folder.fetch(file.relative_to(self._folder.root).as_posix() for file in files)
 
 
-def source_of(path: str, output: str | None) -> Source:
+def source_of(path: str, output: str) -> Source:
     """The input of a job, wherever it is.
 
     Raises:
@@ -79,6 +80,11 @@ class Place:
 
     def __init__(self, folder: pathlib.Path):
         self.folder = folder
+
+    @property
+    def disk(self) -> str:
+        """What to make room on, where a disk is full."""
+        return f"--output={self.folder}"
 
     def damaged(self, folder: pathlib.Path, lines: Iterable[dict]) -> dict[str, str]:
         """Of images that are done: a file of each that is missing, or is not what was written."""
@@ -142,7 +148,11 @@ class RemotePlace(Place):
 
     def _fetch_account(self, but: str = "") -> None:
         names = (*ACCOUNT, *filter(manifest.NAMES.fullmatch, self._sizes))
-        self._remote.fetch(name for name in names if name in self._sizes and name != but)
+        self._remote.fetch(n for n in names if n in self._sizes and n != but)
+
+    @property
+    def disk(self) -> str:
+        return f"{tempfile.gettempdir()}, where temporary files are ($TMPDIR names another),"
 
     def damaged(self, folder: pathlib.Path, lines: Iterable[dict]) -> dict[str, str]:
         """By their sizes: to read all of them would be to fetch all of them."""

@@ -71,7 +71,7 @@ def prepare(job: RestorationJob) -> Runnable:
     settings, noise = read_files(job.operator), job.noise.model()
     if own.measured:
         inputs.check_measured(task, settings, stored is not None)
-    source = places.source_of(str(own.input), own.output)
+    source = places.source_of(str(own.input), str(own.output))
     folder = source.root
     if own.list:
         files = selection.read_list(own.list, folder)
