@@ -166,6 +166,23 @@ def test_an_image_counts_once_all_its_files_are_there(run, bucket, monkeypatch):
     assert len(events(bucket, "/b/out/manifest.jsonl")) == 6
 
 
+def test_an_interrupt_loses_no_line(run, bucket, monkeypatch):
+    keep, count = places.RemotePlace.keep, 0
+
+    def keeping(own, files):
+        nonlocal count
+        count += 1
+        if count == 4:
+            raise KeyboardInterrupt
+        keep(own, files)
+
+    monkeypatch.setattr(places, "PAUSE", 1000.0)
+    monkeypatch.setattr(places.RemotePlace, "keep", keeping)
+    with pytest.raises(KeyboardInterrupt):
+        run("memory://b/out")
+    assert len(events(bucket, "/b/out/manifest.jsonl")) == 3
+
+
 def test_lines_that_wait_go_up_while_the_device_works(run, bucket, monkeypatch):
     """Not only with the next image, which may be far."""
     place = places.RemotePlace("memory://b/out", False)
