@@ -156,6 +156,8 @@ def _opened(url: str) -> tuple[Any, str]:
     import fsspec  # most jobs need none of it
 
     scheme = url.partition(":")[0].lower()
+    if not is_remote(url):  # any more, without its last /
+        raise InputError(f"{url}// names no bucket")
     if scheme in HERE:
         raise InputError(f"{url} is on this machine: give its path, without {scheme}://")
     try:

@@ -273,6 +273,7 @@ def test_an_image_that_cannot_be_read_is_named_by_its_address(run, bucket, capsy
         ({"input": "memory://b/none"}, "no such file or folder: memory://b/none"),
         ({"input": "memory://b/in/"}, "--output=memory://b/in is --input itself; name another folder"),
         ({"input": "nowhere://b/in"}, "cannot open nowhere://b/in: Protocol not known: nowhere"),
+        ({"output": "memory://"}, "memory:// names no bucket"),
         ({"input": "gs://b/in"}, "gs://b/in needs the package gcsfs: pip install gcsfs"),
         ({"output": "s3://b/out"}, "s3://b/out needs the package s3fs: pip install s3fs"),
         ({"input": "file:///b/in"}, "file:///b/in is on this machine: give its path, without file://"),
@@ -315,10 +316,21 @@ def test_the_command_line_names_addresses(run_restore, bucket, images, tmp_path)
     assert page.count(b"data:image") == (tmp_path / "out" / "report.html").read_bytes().count(b"data:image") > 6
 
 
-def test_only_restore_takes_a_bucket(run_verb, images, tmp_path):
-    done = run_verb("ablate", "--sweep=mass=.1,1", "--task=sr2", "--input=memory://b/in", f"--output={tmp_path}/a")
+@pytest.mark.parametrize(
+    ("verb", "flags"),
+    [
+        ("ablate", ["--sweep=mass=.1,1", "--task=sr2", "--input=memory://b/in", "--output=out"]),
+        ("ablate", ["--sweep=mass=.1,1", "--task=sr2", "--input=in", "--output=memory://b/out"]),
+        ("evaluate", ["--results=memory://b/out"]),
+        ("train", ["--data=memory://b/in", "--output=out"]),
+    ],
+)
+def test_only_restore_takes_a_bucket(run_verb, images, tmp_path, monkeypatch, verb, flags):
+    monkeypatch.chdir(tmp_path)
+    done = run_verb(verb, *flags)
     assert done.returncode == 1
     assert "only --input and --output of cvsa restore take a bucket" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
 def test_what_is_local_pays_nothing(images, tmp_path, monkeypatch):
