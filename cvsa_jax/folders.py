@@ -7,6 +7,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 
+from cvsa_jax import remote
 from cvsa_jax.types import InputError
 
 EXTENSIONS = (
@@ -60,7 +61,7 @@ def list_images(
 
 def note(text: str) -> None:
     """Print what people should know."""
-    print(f"note: {text}", file=sys.stderr)
+    print(f"note: {remote.shown(text)}", file=sys.stderr)
 
 
 def _suffix(name: str) -> str:

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.core import Tracer
 
+from cvsa_jax import remote
+
 _KEY = "setting"
 
 
@@ -27,7 +29,7 @@ class Setting(NamedTuple):
     file that a flag names into what the code works on. replaces: settings that have no effect beside this
     one. flag: whether programs offer it. free: whether a job may go on with another value of it.
     several: whether the flag may be repeated. words: what may stand in place of a number. path: whether it names a file
-    or a folder, as what `reads` does; listed: several of them, joined by commas.
+    or a folder, as what `reads` does; listed: several of them, joined by commas; remote: it may be on a bucket.
     """
 
     help: str
@@ -46,6 +48,7 @@ class Setting(NamedTuple):
     several: bool = False
     path: bool = False
     listed: bool = False
+    remote: bool = False
     words: tuple[str, ...] = ()
 
     def describe(self) -> str:
@@ -127,6 +130,8 @@ def check_value(field: Field, value: Any) -> None:
         or (isinstance(value, str) and value in rule.words)
     ):
         return
+    if (rule.path or rule.reads) and not rule.remote and isinstance(value, str):
+        remote.refuse(name, value)
     if rule.choices is not None:
         for one in value if isinstance(value, tuple) else (value,):
             if not isinstance(one, str) or one not in rule.choices:

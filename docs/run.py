@@ -34,6 +34,7 @@ SKIPPED = (
     (r"git ", "it is no command of the project"),
     (r"pip |python -m pip ", "it installs packages"),
     (r"cvsa .*--coordinator", "it waits for another process"),
+    (r"cvsa .*(gs|s3)://", "it needs a bucket"),
     (r"cvsa import --network=(inception|lpips)", WEIGHTS),
     (r"cvsa .*priors/", WEIGHTS),
     (r"cvsa .*(inception|lpips)_weights", WEIGHTS),

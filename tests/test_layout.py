@@ -11,7 +11,7 @@ from cvsa_jax.commands import VERBS
 
 PACKAGE = ROOT / "cvsa_jax"
 ALGORITHMS = [
-    "version", "types", "npy", "seeds", "writing", "settings", "numerics", "transforms", "diffusion", "noise",
+    "version", "types", "npy", "seeds", "writing", "remote", "settings", "numerics", "transforms", "diffusion", "noise",
     "spectral", "calibration", "coefficients", "pyramid", "priors", "experts", "tiles", "closed_form", "adapters",
     "pictures", "images", "folders", "models", "parameterizations", "networks", "descriptions", "importers",
     "exporters", "operators", "door", "samplers", "denoising", "guesses", "guidance", "sampler_settings", "plans",
@@ -22,7 +22,7 @@ ALGORITHMS = [
 PROGRAMS = ["jobs", "evaluation", "commands", "__main__"]
 ORDER = ALGORITHMS + PROGRAMS
 # Libraries that one part alone imports.
-OWNERS = {"orbax": "checkpoints", "grain": "data", "absl": "commands", "safetensors": "importers"}
+OWNERS = {"orbax": "checkpoints", "grain": "data", "absl": "commands", "safetensors": "importers", "fsspec": "remote"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -14,6 +14,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
+from cvsa_jax import remote
 from cvsa_jax.commands.flags import Groups, parse
 from cvsa_jax.evaluation import ablation
 from cvsa_jax.jobs import check_job, records
@@ -40,6 +41,8 @@ def check(given: dict[str, Any]) -> Callable[[], None]:
     texts, output = given.pop("sweep", ()), given.pop("output", None)
     if not texts or not output:
         raise ValueError("--sweep and --output are required")
+    remote.refuse("output", output)
+    remote.refuse("input", given.get("input"))
     for name in ablation.OWN:
         if name in given:
             raise ValueError(f"--{name} belongs to cvsa restore; an ablation always goes on and writes a report")

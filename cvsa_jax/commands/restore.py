@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from cvsa_jax import measures
+from cvsa_jax import measures, remote
 from cvsa_jax.commands.flags import Groups
 from cvsa_jax.evaluation import report
 from cvsa_jax.jobs import prepare, resolve
@@ -73,9 +73,10 @@ def close(prepared: Runnable) -> None:
     for i, line in enumerate(lines):
         print(line if i else f"{job.job.task}: {count}, {line}")
     if results.rows:  # else there is none
-        print(f"pictures: {results.folder / 'grid.png'}, {results.folder / 'restored'}")
+        print(remote.shown(f"pictures: {results.folder / 'grid.png'}, {results.folder / 'restored'}"))
     if job.job.report and results.rows:
-        print(f"report: {results.folder / 'report.html'}")
+        print(remote.shown(f"report: {results.folder / 'report.html'}"))
     if failures:
-        print(f"error: {len(failures)} of the images failed, see {results.folder / 'summary.json'}", file=sys.stderr)
+        where = remote.shown(str(results.folder / "summary.json"))
+        print(f"error: {len(failures)} of the images failed, see {where}", file=sys.stderr)
         sys.exit(1)

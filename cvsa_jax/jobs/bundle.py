@@ -60,6 +60,10 @@ class Bundle:
     def _path(self, kind: str, suffix: str) -> pathlib.Path:
         return self._folder / kind / f"{self._name}{suffix}"
 
+    def sizes(self) -> list[int]:
+        """Of those files, in bytes."""
+        return [path.stat().st_size for path in self._paths]
+
     def checksums(self) -> dict[str, str]:
         """Of each file that was written, by its path below the folder."""
         return {path.relative_to(self._folder).as_posix(): checksum(path) for path in self._paths}

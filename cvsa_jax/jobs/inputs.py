@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cvsa_jax import folders
 from cvsa_jax.door import UNKNOWN
 from cvsa_jax.jobs import measurements, pairing
 from cvsa_jax.jobs.selection import Chosen
@@ -111,7 +112,7 @@ class Reader:
         picture = picture.square(self.image_size) if self.image_size else picture
         carried = picture.carried if self.measured else Carried(picture.depth)
         for note in (*picture.notes, *formats.losses(self.form, carried)) if say else ():
-            print(f"note: {path}: {note}", file=sys.stderr)
+            folders.note(f"{path}: {note}")
         return picture.pixels, carried
 
     def _operator(self, path: pathlib.Path, stem: str, shape, said: set[str] | None = None) -> Operator:

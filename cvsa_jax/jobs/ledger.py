@@ -7,7 +7,7 @@ import pathlib
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from cvsa_jax import writing
@@ -29,7 +29,7 @@ class Ledger:
     Args:
       folder: of the job. measures: the columns of metrics.csv behind the name.
       settings: of the job, as JSON gives them back. overwrite: whether what is there is given up.
-      writer: which part of the folder this process writes. pictures: the folders of them that a job makes.
+      writer: which part of the folder this process writes. pictures: folders of them. damaged: as `manifest.damaged`.
 
     Raises:
       InputError: if the folder holds something else, or its account is damaged.
@@ -37,11 +37,10 @@ class Ledger:
 
     def __init__(
         self, folder: pathlib.Path, measures: Sequence[str], settings: dict, overwrite: bool,
-        writer: Writer = WHOLE, pictures: Collection[str] = (),
+        writer: Writer = WHOLE, pictures: Collection[str] = (), damaged: Callable = manifest.damaged,
     ):  # fmt: skip
         self._folder, self._overwrite, self._writer, self._pictures = folder, overwrite, writer, pictures
-        self._summary = folder / "summary.json"
-        self._metrics, self._residuals, self._files = (folder / f"{n}.csv" for n in ("metrics", "residuals", "files"))
+        self._summary, self._metrics, self._residuals, self._files = (folder / name for name in manifest.ACCOUNT)
         self._guard, self._lock, self._manifest = threading.RLock(), None, None
         self._account, self._adopted = Account(), []
         self.columns, self.settings, self.damaged = ["image", *measures], settings, {}
@@ -52,7 +51,7 @@ class Ledger:
             self.settings = self._agreed()
             self._account, self._adopted, self.files = self._read()
             own = [line for name, line in self._account.done.items() if writer.takes(name)]
-            self.damaged = manifest.damaged(folder, own)
+            self.damaged = damaged(folder, own)
         elif not overwrite and folder.exists() and any(map(folder_lock.foreign, folder.iterdir())):
             raise InputError(f"--output={folder} is not empty; {OTHER} or give --overwrite")
 
@@ -188,22 +187,22 @@ class Ledger:
 
     def add(
         self, name: str, kind: str, files: Mapping[str, str], row: Mapping[str, str], residuals: Sequence,
-        warning: str | None = None,
+        warning: str | None = None, sizes: Sequence[int] = (),
     ) -> None:  # fmt: skip
         """Count an image as done.
 
         Args:
           name: of the image. kind: of images that share a program. files: checksum by path below the folder. row: of
             metrics.csv, by column; what is not there stays empty. residuals: (residual, whether it was taken) of each
-            sample. warning: as in `warn`.
+            sample. warning: as in `warn`. sizes: of the files, in bytes.
         """
         with self._guard:
-            facts = {"file": self.files.get(name, ""), "kind": kind, "files": files, "row": row, "residuals": residuals}
+            facts = {"file": self.files.get(name, ""), "kind": kind, "files": files, "sizes": sizes, "row": row}
             if self._writer.parts == 1:  # else each part waits for its end
                 with self._metrics.open("a", newline="", encoding="utf-8") as table:
                     csv.DictWriter(table, self.columns, "").writerow({"image": name, **row})
-            warning, digest = warning or self._account.warnings.get(name), manifest.digest_of(self.settings)
-            self._append(self._account.line(manifest.DONE, name, **facts, warning=warning, settings=digest))
+            facts |= {"residuals": residuals, "warning": warning or self._account.warnings.get(name)}
+            self._append(self._account.line(manifest.DONE, name, **facts, settings=manifest.digest_of(self.settings)))
 
     def warn(self, name: str, text: str) -> None:
         """Keep what an image's answer should be looked at for, at once: a job may be stopped."""

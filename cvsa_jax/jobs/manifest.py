@@ -3,8 +3,8 @@
 Every process appends to a file of its own. Each line has `event`, `image` and `time`, in seconds since 1970:
 
     done    the image has all its files: `file` of the input, `kind` of images that share a program, `files` with their
-            checksums (SHA-256), `row` of metrics.csv, `residuals` of its samples and which were taken (`chosen`),
-            `settings`, a digest of the job's, `warning`, what was known by then to look at
+            checksums (SHA-256), their `sizes` in bytes, `row` of metrics.csv, `residuals` of its samples and which
+            were taken (`chosen`), `settings`, a digest of the job's, `warning`, what was known by then to look at
     failed  it could not be restored: `why`
     warned  its answer should be looked at: `text`
     again   what came before does not count: it failed, or its files are missing or damaged
@@ -29,6 +29,9 @@ from cvsa_jax.jobs import records
 
 DONE, FAILED, WARNED, AGAIN = "done", "failed", "warned", "again"
 NAMES = re.compile(r"manifest(\.\d+-of-\d+)?\.jsonl")
+# What is made of all images, beside the manifests.
+SUMMARY, TABLES = "summary.json", ("metrics.csv", "residuals.csv", "files.csv")
+ACCOUNT = (SUMMARY, *TABLES)
 RESIDUALS = ("image", "sample", "residual", "chosen")
 # A disk answers several questions at once, and checksums are computed outside Python's lock.
 THREADS = 16

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import pathlib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ import jax
 import numpy as np
 
 from cvsa_jax import measures
-from cvsa_jax.jobs import buckets, grid, pairing, records
+from cvsa_jax.jobs import buckets, grid, pairing, places, records
 from cvsa_jax.jobs.bundle import Bundle
 from cvsa_jax.jobs.inputs import Measured
 from cvsa_jax.jobs.ledger import Ledger
@@ -62,7 +61,8 @@ class Results:
     """
 
     def __init__(self, job: RestorationJob, sampled: bool, writer: Writer | None = None):
-        self.folder = folder = pathlib.Path(str(job.job.output))
+        self.place = place = places.place_of(str(job.job.output), job.job.overwrite)
+        self.folder = folder = place.folder
         self.writer = writer or writer_of(job.job.shard)
         self._task, self._mean = job.task, job.method.combine == MEAN
         self._form, self._bucket = job.job.format, job.job.bucket
@@ -71,7 +71,8 @@ class Results:
         self._sampled = self._mean and sampled
         self._measures = measures.columns(self._task, job.job.measured)
         settings = records.plain(job.record())
-        self._ledger = Ledger(folder, self._measures, settings, job.job.overwrite, self.writer, KINDS)
+        self._report, fresh = job.job.report, job.job.overwrite
+        self._ledger = Ledger(folder, self._measures, settings, fresh, self.writer, KINDS, place.damaged)
         self._names: list[str] = []
         self.tile: int | None = self._ledger.settings["tile"]  # that of an earlier run, where this one gives none
         self._record = {"versions": records.versions()}
@@ -123,6 +124,7 @@ class Results:
         """
         if self.writer.makes_tables:
             self._ledger.begin(self._record)
+            self.place.begin(self.writer.manifest, KINDS)
         self.writer.meet("begins")
         if not self.writer.makes_tables:
             self._ledger.join()
@@ -130,6 +132,7 @@ class Results:
     def warn(self, name: str, text: str) -> None:
         """Keep what an image's answer should be looked at for, at once: a job may be stopped."""
         self._ledger.warn(name, text)
+        self.place.note()
 
     def residual(self, residuals: np.ndarray) -> float:
         """Of the answer: the mean over the samples (N,) that it is made of, or that of the chosen one."""
@@ -150,7 +153,10 @@ class Results:
         with Bundle(self.folder, measured.entry.name) as bundle:
             row = self._write(bundle, measured, found, best)
             kind = str(buckets.kind_of(measured.entry, self._bucket))
-            self._ledger.add(measured.entry.name, kind, bundle.checksums(), row, residuals, warning)
+            files, sizes = bundle.checksums(), bundle.sizes()
+            self.place.keep(files)
+            self._ledger.add(measured.entry.name, kind, files, row, residuals, warning, sizes)
+        self.place.note()
 
     def _write(self, bundle: Bundle, measured: Measured, found: Restored, best: int) -> dict[str, str]:
         """Its files; the row of metrics.csv."""
@@ -216,14 +222,18 @@ class Results:
           last: what else to make of the files; no other shard does so while it runs.
         """
         self._ledger.close(failures)
+        self.place.flush(self.writer.manifest)
         self.writer.meet("ends")
+        self.place.gather()
         if not self.writer.makes_tables:
             self._ledger.read_again()
         else:
             with self._ledger.tables():
                 self._summarise({} if performance is None else {"performance": dict(performance)})
+                self.place.open_pictures(self._report)
                 grid.draw(self.folder, [row["image"] for row in self.rows], self._task.blind)
                 last()
+                self.place.end()
         self._ledger.release()
 
     def _summarise(self, more: Mapping[str, Any]) -> None:

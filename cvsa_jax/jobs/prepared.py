@@ -8,10 +8,11 @@ from typing import Any, NamedTuple, Protocol
 import jax
 from tqdm import tqdm
 
-from cvsa_jax import batch, operators
+from cvsa_jax import batch, operators, remote
 from cvsa_jax.jobs import cautions, inputs
 from cvsa_jax.jobs.kernel_finder import KernelFinder
 from cvsa_jax.jobs.outputs import Results
+from cvsa_jax.jobs.places import Source
 from cvsa_jax.jobs.settings import RestorationJob
 from cvsa_jax.noise import GaussianNoise, NoiseModel
 from cvsa_jax.noise_estimation import NoiseEstimator
@@ -69,10 +70,11 @@ class Prepared:
     noise: NoiseModel
     limit: Callable[[tuple[int, int, int]], int] | None = None
     estimator: NoiseEstimator | None = None
+    source: Source | None = None  # whose temporary files live as long as this
 
     def fail(self, name: str, why: str) -> None:
         """Note and report an image that could not be restored; the others go on."""
-        self.failures[name] = " ".join(why.split())
+        self.failures[name] = remote.shown(" ".join(why.split()))
         tqdm.write(f"failed: {name}: {self.failures[name]}", file=sys.stderr)
 
     def noise_of(self, measured: inputs.Measured) -> NoiseModel:

@@ -240,10 +240,10 @@ def finish(
     try:
         prepared.results.write(measured, restored, text)
     except OSError as error:
-        folder = prepared.results.folder
+        folder, disk = prepared.results.folder, prepared.results.place.disk
         prepared.fail(name, f"cannot write {error.filename or folder}: {error.strerror or error}")
         if shutil.disk_usage(folder).free < ROOM:
-            raise InputError(f"the disk of --output={folder} is full; make room, and give the command again") from error
+            raise InputError(f"the disk of {disk} is full; make room, and give the command again") from error
         return
     if text is not None:
         prepared.say(name, text)

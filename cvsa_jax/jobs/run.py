@@ -1,11 +1,10 @@
 """One restoration job: read, measure, restore, write."""
 
-import pathlib
 import sys
 from collections.abc import Callable, Mapping
 
-from cvsa_jax import operators, processes
-from cvsa_jax.jobs import cautions, inputs, methods, pairing, selection, stopping, tiling
+from cvsa_jax import operators, processes, remote
+from cvsa_jax.jobs import cautions, inputs, methods, pairing, places, selection, stopping, tiling
 from cvsa_jax.jobs.kernel_finder import KernelFinder
 from cvsa_jax.jobs.outputs import KINDS, Results
 from cvsa_jax.jobs.prepared import Prepared
@@ -22,6 +21,7 @@ from cvsa_jax.types import Stopped
 class Runnable(Prepared):
     """A prepared job with its loop."""
 
+    @remote.naming()
     def run(self, last: Callable[[], object] = lambda: None) -> None:
         """Restore every image, writing each as soon as its last sample is there; SIGTERM ends it after its batch.
 
@@ -32,7 +32,8 @@ class Runnable(Prepared):
           Stopped: after all that, if SIGTERM ended it.
         """
         with stopping.listening():
-            performance = restore_all(self)
+            with self.results.place.open(self.results.writer.manifest):
+                performance = restore_all(self)
             self.results.finish(self.failures, performance, last)
         if stopping.asked():
             left = f"{self.left} image{'' if self.left == 1 else 's'} left" if self.left else "nothing is left of it"
@@ -58,6 +59,7 @@ def check_job(job: RestorationJob) -> None:
     methods.plan_of(job.method, tiling.tiled(job.prior(), job.job.tile))
 
 
+@remote.naming()
 def prepare(job: RestorationJob) -> Runnable:
     """Check everything that can be checked before anything compiles, and begin the folder of results.
 
@@ -66,13 +68,15 @@ def prepare(job: RestorationJob) -> Runnable:
     """
     task, own = job.task, job.job
     stored = stored_operator(job)
-    settings, noise, folder = read_files(job.operator), job.noise.model(), pathlib.Path(str(own.input))
+    settings, noise = read_files(job.operator), job.noise.model()
     if own.measured:
         inputs.check_measured(task, settings, stored is not None)
+    source = places.source_of(str(own.input), str(own.output))
+    folder = source.root
     if own.list:
         files = selection.read_list(own.list, folder)
     else:
-        files = selection.list_inputs(str(own.input), own.measured, own.output)
+        files = selection.list_inputs(str(folder), own.measured, own.output)
         files = pairing.without_own(files, settings, folder)
     prior = job.prior()
     plan = methods.plan_of(job.method, prior)
@@ -87,9 +91,13 @@ def prepare(job: RestorationJob) -> Runnable:
     done = processes.union(results.done)  # an image is any process's
     chosen = selection.choose(files, folder, results.files, done)[: own.limit]
     if own.overwrite:
+        places.refuse_removed(str(own.input), str(own.output), KINDS)
         selection.refuse_removed(files, results.folder, KINDS)
     results.expect({one.name: one.file for one in chosen})
-    entries, failures = reader.check([c for c in chosen if c.name not in done and results.writer.takes(c.name)])
+    missing = [c for c in chosen if c.name not in done and results.writer.takes(c.name)]
+    source.fetch(c.path for c in missing)
+    entries, failures = reader.check(missing)
+    failures = {name: remote.shown(why) for name, why in failures.items()}
     processes.require_same([(entry.name, entry.shape, entry.form) for entry in entries], "images")
     if failures and not entries and not done:
         raise ValueError(next(iter(failures.values())))
@@ -116,7 +124,9 @@ def prepare(job: RestorationJob) -> Runnable:
         print(f"warning: {few}", file=sys.stderr)
     results.begin()
     limit = tiling.batch_limit(job, whole)
-    return Runnable(job, sampler, entries, reader, restorer, kernels, results, failures, noise, limit, estimator)
+    return Runnable(
+        job, sampler, entries, reader, restorer, kernels, results, failures, noise, limit, estimator, source
+    )
 
 
 def stored_operator(job: RestorationJob) -> operators.Operator | None:
