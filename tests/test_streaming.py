@@ -60,7 +60,7 @@ class Restorer:
     def check(self, *args):
         """Takes everything."""
 
-    def __call__(self, keys, measurements, known, shape, progress, noises=None):
+    def __call__(self, keys, measurements, known, shape, progress, noises=None, size=None):
         self.count += 1
         self.hook(self.count)
         progress(1)
@@ -378,7 +378,7 @@ def test_an_images_bucket_follows_from_its_own_size():
     some = [entry("a", 30, 41, 3), entry("b", 32, 48, 3), entry("c", 33, 41, 3), entry("d", 30, 41, 1)]
     assert [buckets.shape_of(e, 16) for e in some] == [(32, 48, 3), (32, 48, 3), (48, 48, 3), (32, 48, 1)]
     assert [buckets.shape_of(e, 0) for e in some] == [e.shape for e in some]
-    names = lambda plan: [[e.name for e, _ in pairs] for pairs in plan]  # noqa: E731
+    names = lambda plan: [[e.name for e, _ in part.pairs] for part in plan]  # noqa: E731
     assert names(buckets.batches(some, 1, 4, False, bucket=16)) == [["a", "b"], ["c"], ["d"]]
     assert names(buckets.batches(some, 1, 4, False)) == [["a"], ["b"], ["c"], ["d"]]
     assert buckets.programs(some, 0) == "4 images of 4 sizes: 4 programs"
