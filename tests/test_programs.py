@@ -134,7 +134,7 @@ def test_summary_records_every_setting(job, tiny_checkpoint):
         "task": "motion_deblur", "measured": False, "operator": None, "checkpoint": str(tiny_checkpoint),
         "high_noise_checkpoint": None, "switch_noise": None, "class_label": None,
         "range": None, "gamma_decode": None, "keep_known": None, "format": None, "tile": None, "pyramid": True,
-        "dtype": None, "image_size": None, "noise": "gaussian", "method": "cvsa", "seed": 0,
+        "dtype": None, "image_size": None, "noise": "gaussian", "method": "cvsa", "seed": 0, "bucket": 0, "retry": True,
         "kernel": None, "boundary": "reflect", "kernel_size": None, "motion_intensity": 0.5, "noise_std": 0.05,
         "sampler": "decoupled", "guidance": "spectral_covariance", "num_steps": 6, "num_corrections": 0,
         "time_grid": "logarithmic", "t_start": 1.0, "t_end": 0.001, "start": "noise", "data_weight": 2.0,

@@ -121,18 +121,18 @@ def test_best_weights_are_those_of_least_error():
     assert ((found >= 0) & (found <= 1)).all()
 
 
-def test_levels_that_were_measured_are_no_worse_than_the_plain_denoiser():
-    """The plain denoiser of small windows is a Wiener filter that thinks images are rough."""
+def test_levels_that_were_measured_are_better_than_the_plain_denoiser():
+    """The plain denoiser is a mean over few pixels, which of a halved image are more of the whole one."""
     keys = jax.random.split(jax.random.key(0), 2)
     truth = np.stack([np.asarray(smooth(64, 64)) * np.float32(a) for a in np.linspace(-1, 1, 6)])
-    plain = lambda x, sigma: 0.5 * x  # noqa: E731
+    plain = lambda x, sigma: sum(jnp.roll(x, (i, j), (0, 1)) for i in (-1, 0, 1) for j in (-1, 0, 1)) / 9  # noqa: E731
     levels = measure_levels(plain, truth, 16, (0.5, 5.0), keys[0])
     assert len(levels) == 2 and all(each.checked() is each for each in levels)
     tall, noise = pyramid(plain, levels, 16), np.asarray(jax.random.normal(keys[1], truth.shape))
     for number, sigma in enumerate((0.5, 5.0)):
         pairs = list(zip(truth + np.float32(sigma) * noise, truth, strict=True))
         errors = [np.mean([(f(x, sigma) - t) ** 2 for x, t in pairs]) for f in (plain, tall)]
-        assert errors[1] < errors[0]
+        assert errors[1] < 0.8 * errors[0]
         np.testing.assert_allclose(levels[-1].calibration.error[number], errors[1], rtol=0.05)
     with pytest.raises(ValueError, match="at least 32 pixels"):
         measure_levels(plain, truth[:, :31, :31], 16, (0.5,), keys[0])

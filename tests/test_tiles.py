@@ -183,6 +183,7 @@ def test_long_cosine_transforms_are_fast_ones(monkeypatch):
     x = draw(0, (36, 22, 3))
     wanted = spectral.forward(x), spectral.backward(x)
     monkeypatch.setattr(spectral, "DENSE_SIDE", 20)
+    monkeypatch.setattr(spectral, "JOINT_WIDTH", 20)
     program = str(jax.make_jaxpr(spectral.forward)(x))
     assert program.count("fft[") == 2
     found = spectral.forward(x), spectral.backward(x)
