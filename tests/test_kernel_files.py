@@ -32,6 +32,8 @@ def write(path, array, **options):
         np.save(path, array)
     elif path.suffix == ".npz":
         np.savez(path, kernel=array, note="a shaken camera")
+    elif path.suffix in (".txt", ".csv"):
+        np.savetxt(path, array, delimiter="," if path.suffix == ".csv" else " ", header="a shaken camera")
     elif path.suffix == ".mat":
         scipy.io.savemat(path, {"k": array} | options)
     else:
@@ -71,6 +73,8 @@ def save_photo(path, height=12, width=10, seed=0):
         ("a.npz", SHARES),
         ("a.npy", np.repeat(SHARES[..., None], 3, -1)),
         ("a.mat", SHARES),
+        ("a.txt", SHARES),
+        ("a.csv", LEVELS),
         ("a.png", LEVELS.astype(np.uint8)),
         ("a.png", np.repeat(LEVELS[..., None].astype(np.uint8), 3, -1)),
         ("a.png", (LEVELS * 257).astype(np.uint16)),
@@ -140,6 +144,7 @@ def test_composed_tasks_blur_by_the_file(tmp_path, task):
         ("k.npy", np.ones((0, 3)), "holds no numbers"),
         ("k.npy", np.eye(3) * 1j, "holds complex numbers"),
         ("k.npy", np.array([["a"]]), "cannot read"),
+        ("k.csv", np.full((3, 3), np.nan), "holds NaN or infinite numbers"),
         ("k.png", np.zeros((5, 5), np.uint8), "is zero everywhere"),
         ("k.png", np.random.default_rng(0).integers(0, 255, (5, 5, 3), np.uint8), "differs between its colours"),
         ("k.png", 255 - np.pad(np.full((3, 3), 200, np.uint8), 3), "dark on a bright ground"),
@@ -151,6 +156,21 @@ def test_what_is_no_kernel_is_one_line_with_the_file(tmp_path, name, array, mess
         read_kernel(path)
     assert path in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["1 2\n3\n", "row;column\n1;2\n", "\xff\xfe", "", "# nothing\n"])
+def test_text_that_is_no_matrix_is_one_line(tmp_path, text):
+    path = tmp_path / "k.csv"
+    path.write_text(text, "latin-1")
+    with pytest.raises(InputError, match=r"k\.csv (must be rows of equally many numbers|holds no numbers)"):
+        read_kernel(str(path))
+
+
+def test_a_spreadsheets_table_is_a_kernel(tmp_path):
+    """Semicolons, a byte order mark and an empty last line, as spreadsheets write them."""
+    path = tmp_path / "k.csv"
+    path.write_text("\ufeff" + "\r\n".join(";".join(map(str, row)) for row in LEVELS) + "\r\n\r\n", "utf-8")
+    np.testing.assert_allclose(blur(str(path)).blur_kernel(), SHARES, atol=1e-6)
 
 
 def test_variables_of_a_mat_file_are_told_apart(tmp_path):

@@ -16,6 +16,7 @@ from cvsa_jax.noise import GaussianSettings
 from cvsa_jax.operators import Mask, find_task, make_operator
 from cvsa_jax.operators.known_pixels import membrane, put_back, seen_pixels
 from cvsa_jax.operators.mask_files import read_mask, recognise
+from cvsa_jax.operators.misplaced import misplaced
 from cvsa_jax.settings import read_files
 from cvsa_jax.types import InputError
 
@@ -494,3 +495,55 @@ def test_what_jpeg_does_to_a_copy_is_no_paint(tmp_path, name):
     assert share[hole].mean() > 0.99
     grown = np.asarray(Image.fromarray(level(hole)).filter(ImageFilter.MaxFilter(5))) > 0
     assert share[~grown].mean() < 0.002
+
+
+SCATTERED = np.random.default_rng(5).random((HEIGHT, WIDTH)) < 0.92
+
+
+@pytest.mark.parametrize("hole", [HOLE, SCATTERED], ids=["strokes", "scattered"])
+@pytest.mark.parametrize(
+    ("move", "words"),
+    [
+        (lambda a: np.roll(a, (3, -2), (0, 1)), "shifted by 3 pixels up and 2 pixels to the right"),
+        (lambda a: np.roll(a, 1, 1), "shifted by 1 pixel to the left"),
+        (lambda a: a[::-1], "upside down"),
+        (lambda a: a[:, ::-1], "mirrored"),
+        (lambda a: ~a, "inverted"),
+    ],
+    ids=["shifted", "by one", "upside down", "mirrored", "inverted"],
+)
+def test_a_mask_beside_the_hole_of_the_photograph_is_told(photo, hole, move, words):
+    """Painted at one place, masked at another. At the borders a shift of scattered pixels has lost a few."""
+    picture = np.where(hole[..., None], RED, photo) / 255
+    mask = move(hole)
+    assert misplaced(hole, picture) == ""
+    if hole is HOLE or "shifted by 3" not in words:
+        assert misplaced(mask, picture) == words
+
+
+def test_a_mask_far_from_the_hole_is_told(photo):
+    """They share no pixel, so that the colour is found outside the mask."""
+    painted = np.zeros_like(HOLE)
+    painted[2:32, 30:58] = True
+    mask = np.roll(painted, -29, 1)
+    picture = np.where(painted[..., None], 255, np.minimum(photo, 200)) / 255
+    assert misplaced(mask, picture) == "shifted by 29 pixels to the right"
+
+
+def test_a_photograph_that_is_not_painted_on_has_no_hole_to_fit(photo):
+    white = np.where((ROWS < 10)[..., None], 255, photo) / 255  # flat, but of another shape
+    for picture in (photo / 255, white, np.ones_like(white)):
+        for mask in (HOLE, SCATTERED, np.roll(HOLE, 5, 0)):
+            assert misplaced(mask, picture) == ""
+
+
+def test_a_job_says_that_a_mask_may_be_misplaced(tmp_path, photo):
+    save(tmp_path / "a.png", np.where(HOLE[..., None], RED, photo))
+    mask = save(tmp_path / "masks/a.png", level(np.roll(HOLE, 4, 1)))
+    source = pairing.Source(tmp_path / "a.png", tmp_path, True, None)
+    settings = read_files(find_task("mask_inpaint").settings(mask=str(mask)))
+    _, remarks = pairing.settings_of(find_task("mask_inpaint"), settings, source)
+    assert len(remarks) == 1
+    assert "would fit what is of one colour if it were shifted by 4 pixels to the left" in remarks[0]
+    assert "misplaced" not in str(pairing.settings_of(
+        find_task("mask_inpaint"), settings, pairing.Source(tmp_path / "a.png", tmp_path, False, None)))  # fmt: skip

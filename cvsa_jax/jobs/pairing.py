@@ -13,7 +13,8 @@ from cvsa_jax.jobs import measurements
 from cvsa_jax.operators import Mask, Operator, Task
 from cvsa_jax.operators.kernel_files import KernelFile, scaled_kernel
 from cvsa_jax.operators.known_pixels import keeps_pixels
-from cvsa_jax.operators.mask_files import MaskPicture, recognise
+from cvsa_jax.operators.mask_files import Hole, MaskPicture, recognise
+from cvsa_jax.operators.misplaced import misplaced
 from cvsa_jax.operators.painted import photograph
 from cvsa_jax.operators.paired_files import PairedFiles
 from cvsa_jax.operators.registry import parts
@@ -143,7 +144,15 @@ def _seen(task: Task, settings: Any, mask: MaskPicture, source: Source) -> tuple
         if where or not source.image_size or source.size is None:
             break
         share = _resized(task, settings, share, source)
-    return 1 - share, hole.remark
+    return 1 - share, _told(mask, hole, source)
+
+
+def _told(mask: MaskPicture, hole: Hole, source: Source) -> str:
+    """How a hole was found, and whether it lies on that of a measured photograph."""
+    picture = source.pixels if source.measured else None
+    moved = "" if picture is None else misplaced(hole.share >= 0.5, picture)
+    where = f"the mask {mask.path} may be misplaced: it would fit what is of one colour if it were {moved}"
+    return "; ".join([hole.remark] * bool(hole.remark) + [where] * bool(moved))
 
 
 def _resized(task: Task, settings: Any, share: np.ndarray, source: Source) -> np.ndarray:

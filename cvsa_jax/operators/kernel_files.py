@@ -11,6 +11,7 @@ from cvsa_jax.operators.picture_files import read_levels
 from cvsa_jax.types import InputError
 
 SUM_TOLERANCE = 0.01
+TEXT = (".txt", ".csv", ".tsv")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,12 +39,12 @@ def read_kernel(path: str) -> KernelFile | PairedFiles:
       InputError: if it cannot be read or is no kernel.
     """
     if pathlib.Path(path).is_dir():
-        return PairedFiles(path, "kernel", read_one, array_files.BESIDE)
+        return PairedFiles(path, "kernel", read_one, array_files.BESIDE + TEXT)
     return read_one(path)
 
 
 def read_one(path: str) -> KernelFile:
-    """The kernel of a file: an array (`array_files.read_matrix`), or a picture's levels, black is zero.
+    """The kernel of a file: an array (`array_files.read_matrix`), rows of numbers, or a picture, of which black is zero.
 
     An even side gets a row or a column of zeros behind, so that its centre stays the entry n // 2, counted from zero,
     where SciPy, OpenCV and MATLAB's psf2otf have it. Then the rows of zeros that frame it are cut off.
@@ -51,14 +52,14 @@ def read_one(path: str) -> KernelFile:
     Raises:
       InputError: if it cannot be read, or is no matrix of positive sum.
     """
-    array = array_files.is_array(path)
-    matrix = array_files.read_matrix(path, "kernel") if array else _picture(path)
+    array, text = array_files.is_array(path), pathlib.Path(path).suffix.lower() in TEXT
+    matrix = array_files.read_matrix(path, "kernel") if array else _text(path) if text else _picture(path)
     total, remarks = matrix.sum(), []
     if not matrix.any():
         raise InputError(f"the kernel {path} is zero everywhere")
     if not total > 0:
         raise InputError(f"the kernel {path} sums to {total:.3g}, but a blur's weights have a positive sum")
-    if array and abs(total - 1) > SUM_TOLERANCE:  # a picture's levels have no sum that means anything
+    if (array or text) and abs(total - 1) > SUM_TOLERANCE:  # a picture's levels have no sum that means anything
         remarks.append(f"sums to {total:.4g} and is scaled to 1")
     sides = matrix.shape
     matrix = np.pad(matrix, [(0, 1 - n % 2) for n in sides])
@@ -71,6 +72,21 @@ def _framed(matrix: np.ndarray) -> np.ndarray:
     """A kernel (h, w), both odd, without the zeros that frame it: many come in an array of the image's size."""
     cuts = [min(where.min(), n - 1 - where.max()) for where, n in zip(np.nonzero(matrix), matrix.shape, strict=True)]
     return matrix[tuple(slice(cut, n - cut) for cut, n in zip(cuts, matrix.shape, strict=True))]
+
+
+def _text(path: str) -> np.ndarray:
+    """Rows of numbers, between which are blanks, commas or semicolons; what follows a # is left out."""
+    try:
+        lines = pathlib.Path(path).read_text("utf-8-sig").splitlines()
+        rows = [line.split("#")[0].replace(",", " ").replace(";", " ").split() for line in lines]
+        matrix = np.array([[float(number) for number in row] for row in rows if row])
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:  # text that is none, words, or rows of several lengths
+        raise InputError(f"the kernel {path} must be rows of equally many numbers") from error
+    if not matrix.size or not np.isfinite(matrix).all():
+        raise InputError(f"{path} holds {'NaN or infinite numbers' if matrix.size else 'no numbers'}")
+    return matrix
 
 
 def _picture(path: str) -> np.ndarray:
