@@ -30,6 +30,9 @@ class ProcessSettings(Settings):
     )
     num_processes: int | None = setting(None, "How many processes the job has.", low=1, free=True)
     process_id: int | None = setting(None, "Which of them this is, from 0.", low=0, free=True)
+    process_timeout: int = setting(
+        100, "A process that is silent for so long has ended, and so do the others.", "seconds", low=1, free=True
+    )
 
     def join(self) -> None:
         """Find the other processes, before anything is asked of JAX; without a coordinator there are none.
@@ -51,7 +54,8 @@ class ProcessSettings(Settings):
         elif not self.coordinator.rpartition(":")[2].isdigit() or not self.coordinator.rpartition(":")[0]:
             raise InputError(f"--coordinator={self.coordinator} is neither HOST:PORT nor {AUTO}")
         try:
-            jax.distributed.initialize(None if self.coordinator == AUTO else self.coordinator, *rest)
+            address = None if self.coordinator == AUTO else self.coordinator
+            jax.distributed.initialize(address, *rest, heartbeat_timeout_seconds=self.process_timeout)
         except (RuntimeError, ValueError) as error:
             why = str(error).partition("\n")[0]
             raise InputError(f"--coordinator={self.coordinator} does not find the other processes: {why}") from error

@@ -7,8 +7,10 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -26,6 +28,7 @@ from cvsa_jax.types import InputError
 
 CLASSICAL = {"task": "sr2", "method": "classical", "noise_std": 0.05}
 IMAGES, BATCH, KILLS = 200, 16, 5
+WAIT = 120  # seconds after which a job that hangs fails
 
 
 def make_images(folder: pathlib.Path, count: int) -> pathlib.Path:
@@ -437,3 +440,51 @@ def test_a_program_of_several_jobs_ends_with_the_one_that_was_stopped(run_verb, 
 def test_numbers_of_shards_are_read():
     assert parse(None) == (1, 1)
     assert parse("2/4") == (2, 4)
+
+
+class Pair:
+    """A job of two processes."""
+
+    def __init__(self, out: pathlib.Path, **given):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        given |= {"output": out, "coordinator": address, "num_processes": 2, "process_timeout": 10}
+        command = [sys.executable, "-m", "cvsa_jax", "restore", *(f"--{k}={v}" for k, v in given.items())]
+        variables = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+        started = lambda i: subprocess.Popen([*command, f"--process_id={i}"], env=variables, stderr=subprocess.PIPE)  # noqa: E731
+        self.out, self.processes = out, [started(i) for i in range(2)]
+
+    def finished(self) -> int:
+        """How many images the second has on record."""
+        own = self.out / "manifest.2-of-2.jsonl"
+        return len(own.read_bytes().splitlines()) if own.exists() else 0
+
+    def end(self) -> list[int]:
+        """The exit codes."""
+        try:
+            for p in self.processes:
+                p.communicate(timeout=WAIT)
+        finally:
+            for p in self.processes:
+                p.kill()
+        return [p.returncode for p in self.processes]
+
+
+def test_of_two_processes_one_is_killed_and_nothing_is_lost(tiny_checkpoint, tmp_path):
+    """SIGKILL amid a job of both: the other ends with an error, and the same two commands complete the folder."""
+    given = {"task": "sr2", "checkpoint": tiny_checkpoint, "num_steps": 60, "num_samples": 1, "batch_size": 4}
+    given |= {"noise_std": 0.4, "input": make_images(tmp_path / "in", 24)}
+    killed, began = Pair(tmp_path / "killed", **given), time.monotonic()
+    while not killed.finished() and killed.processes[1].poll() is None and time.monotonic() < began + WAIT:
+        time.sleep(0.01)
+    killed.processes[1].kill()
+    codes = killed.end()
+    assert codes[0] != 0 and codes[1] == -signal.SIGKILL
+    before = {name: line["files"] for name, line in manifest.read(killed.out).done.items()}
+    assert 0 < len(before) < 24
+    stamps = {p: p.stat().st_mtime_ns for name in before for p in killed.out.glob(f"restored/{name}.*")}
+    assert Pair(killed.out, **given).end() == [0, 0]
+    assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
+    assert Pair(tmp_path / "whole", **given).end() == [0, 0]
+    assert contents(killed.out) == contents(tmp_path / "whole")

@@ -44,7 +44,7 @@ def read_kernel(path: str) -> KernelFile | PairedFiles:
 
 
 def read_one(path: str) -> KernelFile:
-    """The kernel of a file: an array (`array_files.read_matrix`), rows of numbers, or a picture, of which black is zero.
+    """The kernel of a file: an array (`array_files.read_matrix`), rows of numbers, or a picture whose black is zero.
 
     An even side gets a row or a column of zeros behind, so that its centre stays the entry n // 2, counted from zero,
     where SciPy, OpenCV and MATLAB's psf2otf have it. Then the rows of zeros that frame it are cut off.
