@@ -472,9 +472,12 @@ class Pair:
 
 
 def test_of_two_processes_one_is_killed_and_nothing_is_lost(tiny_checkpoint, tmp_path):
-    """SIGKILL amid a job of both: the other ends with an error, and the same two commands complete the folder."""
-    given = {"task": "sr2", "checkpoint": tiny_checkpoint, "num_steps": 60, "num_samples": 1, "batch_size": 4}
-    given |= {"noise_std": 0.4, "input": make_images(tmp_path / "in", 24)}
+    """SIGKILL amid a job of both: the other ends with an error, and the same two commands complete the folder.
+
+    What it has then is what one process makes, to the rounding of a level.
+    """
+    given = {"task": "sr2", "checkpoint": str(tiny_checkpoint), "num_steps": 40, "num_samples": 1, "batch_size": 4}
+    given |= {"noise_std": 0.4, "input": str(make_images(tmp_path / "in", 24))}
     killed, began = Pair(tmp_path / "killed", **given), time.monotonic()
     while not killed.finished() and killed.processes[1].poll() is None and time.monotonic() < began + WAIT:
         time.sleep(0.01)
@@ -486,5 +489,12 @@ def test_of_two_processes_one_is_killed_and_nothing_is_lost(tiny_checkpoint, tmp
     stamps = {p: p.stat().st_mtime_ns for name in before for p in killed.out.glob(f"restored/{name}.*")}
     assert Pair(killed.out, **given).end() == [0, 0]
     assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
-    assert Pair(tmp_path / "whole", **given).end() == [0, 0]
-    assert contents(killed.out) == contents(tmp_path / "whole")
+    prepare(resolve({**given, "output": str(tmp_path / "whole")})).run()
+    names, others = (
+        {p.relative_to(out) for p in out.rglob("*.*") if p.suffix != ".jsonl"}
+        for out in (killed.out, tmp_path / "whole")
+    )
+    assert names == others and len(manifest.read(killed.out).done) == 24
+    for name in (name for name in names if name.suffix == ".png" and len(name.parts) > 1):
+        one, other = (np.asarray(Image.open(out / name), int) for out in (killed.out, tmp_path / "whole"))
+        assert np.abs(one - other).max() <= 1

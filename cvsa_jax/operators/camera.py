@@ -17,7 +17,7 @@ GAMMA = 2.2
 TOE = 0.01
 SHARPNESS = 8
 NUM_POSES = 12
-# Up to this side all poses are computed at once; of larger images each by itself, or memory would be twelvefold.
+# Up to this side what the poses see is computed once for all products of a step; of larger images anew for each.
 TOGETHER = 512
 
 
@@ -58,24 +58,45 @@ class CameraShake(Operator):
 
 
 def _exposed(light: jax.Array, poses: jax.Array) -> jax.Array:
-    """The mean over the poses."""
-    if max(light.shape[:2]) <= TOGETHER:
-        return jnp.mean(jax.vmap(lambda pose: _warp(light, pose))(poses), 0)
-    warped = jax.checkpoint(_warp, prevent_cse=False)
-    total = jax.lax.scan(lambda total, pose: (total + warped(light, pose), None), jnp.zeros_like(light), poses)[0]
-    return total / len(poses)
+    """The mean over the poses, one after the other.
+
+    A pixel of a pose mixes the four neighbours of a place between pixels. They are packed side by side first: one
+    gather of a pose then fetches all four, and one scatter puts them back in the transpose.
+    """
+    height, width, channels = light.shape
+    cells = jnp.concatenate([light[:-1, :-1], light[:-1, 1:], light[1:, :-1], light[1:, 1:]], -1)
+    cells = cells.reshape(-1, 4 * channels)
+
+    def add(total, pose):
+        cell, weights = _places(pose, height, width, light.dtype)
+        return total + jnp.repeat(weights, channels, -1) * cells.at[cell].get(mode="promise_in_bounds"), None
+
+    # Of a large image the weights of all poses are too much to keep for the transpose.
+    add = add if max(height, width) <= TOGETHER else jax.checkpoint(add, prevent_cse=False)
+    total = jax.lax.scan(add, jnp.zeros((height, width, 4 * channels), light.dtype), poses)[0]
+    return total.reshape(height, width, 4, channels).sum(2) / len(poses)
 
 
-def _warp(image: jax.Array, pose: jax.Array) -> jax.Array:
-    """The image seen from a pose, by bilinear interpolation of mirrored pixels."""
-    height, width, _ = image.shape
+def _places(pose: jax.Array, height: int, width: int, dtype) -> tuple[jax.Array, jax.Array]:
+    """Where a pose sees each pixel: (cell (H, W), weights (H, W, 4)) of bilinear interpolation of mirrored pixels.
+
+    Cell i (W - 1) + j has the pixels (i, j), (i, j + 1), (i + 1, j) and (i + 1, j + 1), in the order of the weights.
+    """
     down, right, angle = pose
-    row = jnp.arange(height, dtype=image.dtype)[:, None] - (height - 1) / 2
-    column = jnp.arange(width, dtype=image.dtype) - (width - 1) / 2
+    row = jnp.arange(height, dtype=dtype)[:, None] - (height - 1) / 2
+    column = jnp.arange(width, dtype=dtype) - (width - 1) / 2
     rows = jnp.cos(angle) * row - jnp.sin(angle) * column + (height - 1) / 2 + down
     columns = jnp.sin(angle) * row + jnp.cos(angle) * column + (width - 1) / 2 + right
-    channel = lambda c: jax.scipy.ndimage.map_coordinates(c, [rows, columns], 1, mode="mirror")  # noqa: E731
-    return jax.vmap(channel, -1, -1)(image)
+    (first_row, below), (first_column, beside) = _between(rows, height), _between(columns, width)
+    weights = (1 - below) * (1 - beside), (1 - below) * beside, below * (1 - beside), below * beside
+    return first_row * (width - 1) + first_column, jnp.stack(weights, -1)
+
+
+def _between(place: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+    """(i, share): the mirrored place lies by share of the way from pixel i to the next."""
+    place = count - 1 - jnp.abs(jnp.mod(place, 2 * (count - 1)) - (count - 1))
+    first = jnp.clip(jnp.floor(place), 0, count - 2)
+    return first.astype(jnp.int32), place - first
 
 
 def camera_shake(
