@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from cvsa_jax.guidance.base import DENSE_SIZE, Problem, Solution, gram_matrix, log_determinant, white_solution
 from cvsa_jax.numerics import ratio
-from cvsa_jax.operators.algebra import CG_ITERATIONS, conjugate_gradients
+from cvsa_jax.operators.algebra import conjugate_gradients
 
 ITERATIONS = 4
 NEAR_ITERATIONS = 3  # with an operator's `near_gram`, each of which brings more
@@ -87,7 +87,7 @@ def _iterated(
     elif problem.operator.offers("solve_gram") or not cheap:
         precondition, count = lambda r: white_solution(problem, r), ITERATIONS
     else:
-        precondition, count = lambda r: r, CG_ITERATIONS
+        precondition, count = lambda r: r, problem.operator.gram_iterations
     w = conjugate_gradients(apply, r, precondition, count, problem.dual)
     return _shortened(problem, w, log_determinant(problem, spread, varies))
 

@@ -10,8 +10,6 @@ from jax.extend.core import Jaxpr
 from cvsa_jax.numerics import ratio, root, sum_of_squares
 from cvsa_jax.operators.base import Operator
 
-CG_ITERATIONS = 15
-
 
 def adjoint(operator: Callable, image_shape: tuple[int, ...]) -> Callable:
     """H' of a linear operator, by transposing its program: <H x, y> = <x, H' y>."""
@@ -79,7 +77,7 @@ def solve_gram(
 ) -> jax.Array:
     """w = (noise_variance I + prior_variance J J')^-1 r, J the operator's derivative.
 
-    Uses the operator's own closed form if it has one, else CG_ITERATIONS of conjugate
+    Uses the operator's own closed form if it has one, else its `gram_iterations` of conjugate
     gradients from w = 0; the iterations of one image never depend on its neighbours.
 
     Args:
@@ -95,7 +93,7 @@ def solve_gram(
     def apply(w):
         return noise_variance * w + forward(prior_variance * backward(w))
 
-    return conjugate_gradients(apply, r, lambda a: a, CG_ITERATIONS)
+    return conjugate_gradients(apply, r, lambda a: a, operator.gram_iterations)
 
 
 def conjugate_gradients(

@@ -15,6 +15,7 @@ from cvsa_jax.types import as_partial
 
 OPTIONAL = ("restrict", "measure", "expected", "project", "first_guess", "solve_gram", "near_gram", "blur_kernel",
             "picture")  # fmt: skip
+CG_ITERATIONS = 15
 
 
 class Operator:
@@ -30,6 +31,11 @@ class Operator:
     def by_entry(self) -> bool:
         """Whether `solve_gram` also takes one noise_variance for each entry of y."""
         return False
+
+    @property
+    def gram_iterations(self) -> int:
+        """How many iterations of conjugate gradients do for `solve_gram` where it has no closed form."""
+        return CG_ITERATIONS
 
     def __init_subclass__(cls, **facts):
         super().__init_subclass__(**facts)

@@ -32,6 +32,10 @@ class View(Operator):
     def by_entry(self) -> bool:
         return self.operator.by_entry
 
+    @property
+    def gram_iterations(self) -> int:
+        return self.operator.gram_iterations
+
     def crop(self, x: jax.Array) -> jax.Array:
         """The part of the canvas that is looked at."""
         x = x[: self.height, : self.width]
