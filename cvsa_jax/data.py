@@ -123,8 +123,9 @@ def prefetched(items: Sequence, function: Callable, ahead: int, threads: int = 2
 
     Args:
       items: what is read. function: of one; what it raises ends the iterator, and what gives None is left out.
-      ahead: how many results at most wait to be asked for. threads: that read.
+      ahead: how many results at most wait to be asked for. threads: that read, as far as so many may wait.
     """
+    threads = min(threads, ahead)
     ended, busy = threading.Event(), threading.Semaphore(threads)
 
     def read(item):

@@ -78,7 +78,7 @@ def own_batches(
 
     Batches are as even as their number allows, so that filling each up to `size` costs less than an image a batch.
     What a process does not have is an empty batch. The size is that of all images of the job, also of those that are
-    done: a job that goes on runs the programs of one that nothing happened to, and gives the same bits.
+    done: a job that goes on runs the programs of one that nothing happened to, and in one process gives the same bits.
 
     Args:
       group: images of one kind; process i takes every count-th from the i-th on, so that all chains of one are its own.

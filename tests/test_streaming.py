@@ -93,6 +93,12 @@ def test_prefetched_items_come_in_order_and_few_wait():
         assert list(found) == []
 
 
+def test_one_result_ahead_is_read_without_a_warning(caplog):
+    with data.prefetched([1, 2, 3], lambda item: -item, ahead=1) as found:
+        assert list(found) == [-1, -2, -3]
+    assert not caplog.records
+
+
 def test_nobody_reads_behind_the_end():
     """Those who read are waited for; what waits is not begun."""
     begun, reading = [], threading.Event()
