@@ -1,7 +1,7 @@
 """Losses, the train step, the moving average, validation: pure functions."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -46,10 +46,10 @@ def make_optimizer(learning_rate: float, warmup_steps: int, num_steps: int) -> o
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule, b2=0.99))
 
 
-def init_state(spec: NetworkSpec, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
-    """A fresh run's state; jit it, which is faster than running it eagerly."""
+def init_state(spec: NetworkSpec, optimizer: optax.GradientTransformation, seed: int, params: Any = None) -> TrainState:
+    """A fresh run's state, with parameters to begin with or drawn ones; jit it, which is faster than eagerly."""
     params_key, train_key = jax.random.split(key_of_seed(seed))
-    params = spec.init(params_key)
+    params = spec.init(params_key) if params is None else params
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,

@@ -16,8 +16,8 @@ ALGORITHMS = [
     "pictures", "images", "folders", "models", "parameterizations", "networks", "descriptions", "importers",
     "exporters", "operators", "door", "samplers", "denoising", "guesses", "guidance", "sampler_settings", "plans",
     "presets", "baselines", "restoration", "posterior", "blind", "processes", "sharding", "placement", "data",
-    "frechet", "metrics", "measures", "evidence", "noise_estimation", "kernel_search", "loops", "batch", "plots",
-    "training", "photographs", "checkpoints",
+    "growing", "frechet", "metrics", "measures", "evidence", "noise_estimation", "kernel_search", "loops", "batch",
+    "plots", "training", "photographs", "checkpoints",
 ]  # fmt: skip
 PROGRAMS = ["jobs", "evaluation", "commands", "__main__"]
 ORDER = ALGORITHMS + PROGRAMS

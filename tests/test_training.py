@@ -1,15 +1,22 @@
 """Losses at their known values, the optimiser, and the measured denoising error."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import SAMPLES
 
-from cvsa_jax import CLD, Gaussian, networks, prior_from_denoiser, training
+from cvsa_jax import CLD, Gaussian, growing, networks, prior_from_denoiser, training
 from cvsa_jax.denoising import denoising_error
+from cvsa_jax.jobs.train import TrainingRun
+from cvsa_jax.jobs.training_settings import TrainingSettings
 from cvsa_jax.parameterizations import TRAINABLE
 from cvsa_jax.priors import coefficients
+from cvsa_jax.types import InputError
 
+LARGER = {"channels": (8, 8, 16), "encoder_blocks": (2, 1, 1), "decoder_blocks": (1, 3, 2), "attention": True}
 SMALL = {"channels": (8, 8), "encoder_blocks": (1, 1), "decoder_blocks": (1, 1), "patch": 1}
 
 
@@ -108,3 +115,84 @@ def test_denoising_error_of_an_exact_prior():
     found = denoising_error(prior, images, jax.random.key(1), batch_size=150)
     s = np.array(found.noise)
     np.testing.assert_allclose(found.error, 0.25 * s**2 / (0.25 + s**2), rtol=4 * (2 / images.size) ** 0.5)
+
+
+# Growing.
+
+
+def random_params(spec, seed):
+    """Parameters of which none is zero, so that every part of the network counts."""
+    leaves, tree = jax.tree.flatten(jax.eval_shape(spec.init, jax.random.key(0)))
+    keys = jax.random.split(jax.random.key(seed), len(leaves))
+    return tree.unflatten([0.3 * jax.random.normal(k, a.shape) for k, a in zip(keys, leaves, strict=True)])
+
+
+@pytest.mark.parametrize(
+    "larger",
+    [{}, LARGER, {"channels": (8, 8, 8, 8), "encoder_blocks": (1,) * 4, "decoder_blocks": (1,) * 4}],
+    ids=["as it was", "all at once", "two levels"],
+)
+def test_a_grown_network_computes_what_it_did_and_learns_in_every_part(larger):
+    small = networks.NetworkSpec(image_size=16, options=SMALL)
+    large = dataclasses.replace(small, options=SMALL | larger)
+    params = random_params(small, 0)
+    grown = growing.grow(small, params, large, jax.random.key(1))
+    x, label = jax.random.normal(jax.random.key(2), (2, 16, 16, 3)), jnp.array([0.3, -0.5])
+    run = lambda spec, p: spec.build("float32").apply(p, x, label)  # noqa: E731
+    before = run(small, params)
+    assert float(jnp.abs(before).max()) > 0.1
+    np.testing.assert_allclose(run(large, grown), before, rtol=1e-4, atol=1e-4)
+    assert jax.tree.map(jnp.shape, grown) == jax.tree.map(jnp.shape, jax.eval_shape(large.init, jax.random.key(0)))
+    loss = lambda p: jnp.mean((run(large, p) - jnp.sin(9 * x)) ** 2)  # noqa: E731
+    far = lambda a, g: a - 0.01 * g / jnp.maximum(jnp.abs(g).max(), 1e-20)  # noqa: E731
+    descend = jax.jit(lambda p: jax.tree.map(far, p, jax.grad(loss)(p)))
+    moved = grown
+    for _ in range(5):  # what lies behind zeros moves once they have
+        moved = descend(moved)
+    changes = jax.tree_util.tree_leaves_with_path(jax.tree.map(lambda a, b: jnp.abs(a - b).max(), moved, grown))
+    assert all(change > 0 for path, change in changes if path[-1].key == "kernel")
+
+
+@pytest.mark.parametrize(
+    ("options", "facts", "message"),
+    [
+        ({"channels": (8, 16)}, {}, "its patch is 1 and its channels 8,8"),
+        ({"patch": 2}, {}, "its patch is 1"),
+        ({"encoder_blocks": (1, 2)}, {"image_channels": 1}, "its image_channels is 3, not 1"),
+        ({}, {"parameterization": "velocity"}, "its parameterization is 'denoiser', not 'velocity'"),
+    ],
+)
+def test_a_network_that_cannot_compute_what_it_did_is_refused(options, facts, message):
+    small = networks.NetworkSpec(image_size=16, options=SMALL)
+    large = dataclasses.replace(small, options=SMALL | options, **facts)
+    with pytest.raises(InputError, match=message):
+        growing.grow(small, random_params(small, 0), large, jax.random.key(1))
+
+
+def test_blocks_and_attention_cannot_be_taken_away():
+    small = networks.NetworkSpec(image_size=16, options=SMALL | {"encoder_blocks": (1, 2), "attention": True})
+    params = random_params(small, 0)
+    for options, message in (({"attention": True}, "fewer blocks"), ({"encoder_blocks": (1, 2)}, "it attends")):
+        with pytest.raises(InputError, match=message):
+            growing.grow(small, params, dataclasses.replace(small, options=SMALL | options), jax.random.key(1))
+
+
+def test_a_run_begins_with_the_prior_it_is_told(tiny_checkpoint, tiny_spec, tiny_prior, photos):
+    """With the spectrum and the shape of that; what a flag says is its own."""
+    shape = {"encoder_blocks": ("2", "1"), "attention": True}
+    given = {"data": str(SAMPLES), "output": "unused", "num_validation": 8, "batch_size": 4, "image_size": 32}
+    begun = lambda **more: TrainingRun(TrainingSettings(**given, **more), CLD())  # noqa: E731
+    run = begun(start=str(tiny_checkpoint), **shape)
+    assert run.own.channels == tiny_spec.options["channels"] and run.own.encoder_blocks == (2, 1) and run.own.attention
+    assert run._spec.spectrum == tiny_spec.spectrum
+    optimizer = training.make_optimizer(1e-3, 10, 100)
+    state = training.init_state(run._spec, optimizer, 0, run._params)
+    prior = networks.build_prior(run._spec, state.average)
+    denoise = lambda p: jax.jit(p.denoise)(photos[0], 0.5)  # noqa: E731
+    np.testing.assert_allclose(denoise(prior), denoise(tiny_prior), atol=1e-5)
+    with pytest.raises(InputError, match=r"--start=.* cannot be continued so: its patch is 2 and its channels 8,8"):
+        begun(start=str(tiny_checkpoint), channels=("8", "16"))
+    with pytest.raises(InputError, match=r"--start=.* cannot be continued so: its image_channels is 3, not 1"):
+        begun(start=str(tiny_checkpoint), image_channels=1)
+    with pytest.raises(InputError, match="no prior in"):
+        begun(start="nowhere")

@@ -6,7 +6,7 @@ import math
 import pathlib
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +14,16 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
-from cvsa_jax import checkpoints, data, folders, networks, plots, spectral, training
+from cvsa_jax import checkpoints, data, folders, growing, networks, plots, spectral, training
 from cvsa_jax.denoising import VALIDATION_NOISES, denoising_error
+from cvsa_jax.descriptions import StoredPrior
 from cvsa_jax.diffusion import CLD, time_grid
 from cvsa_jax.jobs import records
 from cvsa_jax.jobs.folder_lock import FolderLock
 from cvsa_jax.jobs.training_settings import KERNELS, TrainingSettings
+from cvsa_jax.parameterizations import TRAINABLE
 from cvsa_jax.samplers.unconditional import sample_prior
+from cvsa_jax.seeds import key_of_seed
 from cvsa_jax.settings import values
 from cvsa_jax.types import InputError
 
@@ -70,11 +73,30 @@ def open_source(own: TrainingSettings) -> Source:
     )
 
 
-def network_spec(own: TrainingSettings, cld: CLD, some: np.ndarray) -> networks.NetworkSpec:
-    """The network of the settings, with the spectrum of some of the images."""
+def begun(own: TrainingSettings) -> tuple[TrainingSettings, StoredPrior | None]:
+    """The settings, what they leave open as the prior of --start has it; and that prior.
+
+    Raises:
+      InputError: if it cannot be read, or was not made by `cvsa train`.
+    """
+    if own.start is None:
+        return own, None
+    stored = checkpoints.read_prior(own.start)
+    spec = stored.description.spec
+    if spec.model != "unet" or spec.parameterization not in TRAINABLE:
+        raise InputError(f"--start={own.start} is no prior of `cvsa train`, which alone can be trained further")
+    found = {name: getattr(spec.build("float32"), name) for name in growing.SHAPE}
+    found["preconditioning"] = "scalar" if spec.spectrum is None else "spectral"
+    return dataclasses.replace(own, **{k: v for k, v in found.items() if getattr(own, k) is None}), stored
+
+
+def network_spec(
+    own: TrainingSettings, cld: CLD, some: np.ndarray, start: networks.NetworkSpec | None = None
+) -> networks.NetworkSpec:
+    """The network of the settings, with the spectrum of some of the images, or with that of what it begins with."""
     spectrum = None
     if own.parameterization == "denoiser" and own.preconditioning == "spectral":
-        spectrum = spectral.estimate_spectrum(some)
+        spectrum = start.spectrum if start and start.spectrum else spectral.estimate_spectrum(some)
     levels = {name: getattr(own, name) for name in ("channels", "encoder_blocks", "decoder_blocks")}
     return networks.NetworkSpec(
         spectrum=spectrum,
@@ -84,6 +106,21 @@ def network_spec(own: TrainingSettings, cld: CLD, some: np.ndarray) -> networks.
         options=levels | {"patch": own.patch, "attention": own.attention},
         cld=cld,
     )
+
+
+def first_params(own: TrainingSettings, start: StoredPrior, spec: networks.NetworkSpec) -> Any:
+    """Parameters of the run's network with which it does what the prior of --start does.
+
+    Raises:
+      InputError: if it cannot.
+    """
+    small = start.description.spec
+    try:
+        if small.parameterization == "velocity" and small.cld != spec.cld:
+            raise InputError(f"it is for {small.cld}, not {spec.cld}")
+        return growing.grow(small, start.params, spec, key_of_seed(own.seed))
+    except InputError as error:
+        raise InputError(f"--start={own.start} cannot be continued so: {error}") from error
 
 
 def check_settings(store: checkpoints.TrainingCheckpoints, settings: dict) -> None:
@@ -150,11 +187,13 @@ class TrainingRun:
     """
 
     def __init__(self, own: TrainingSettings, cld: CLD):
+        own, start = begun(own)
         self.own, self._settings, self._folder = own, own.record() | values(cld), pathlib.Path(str(own.output))
         if own.batch_size % jax.local_device_count():
             raise ValueError(f"--batch_size must be a multiple of the {jax.local_device_count()} devices")
         self._source = open_source(own)
-        self._spec = network_spec(own, cld, self._source.some)
+        self._spec = network_spec(own, cld, self._source.some, start and start.description.spec)
+        self._params = None if start is None else first_params(own, start, self._spec)
         self._store = checkpoints.TrainingCheckpoints(self._folder / "checkpoints")
         if self._store.latest_step is not None:
             check_settings(self._store, self._settings)
@@ -174,8 +213,8 @@ class TrainingRun:
         mesh = jax.make_mesh((jax.local_device_count(),), ("data",), axis_types=(AxisType.Auto,))
         replicated, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
         optimizer = training.make_optimizer(own.learning_rate, own.warmup_steps, own.num_steps)
-        init = jax.jit(lambda: training.init_state(spec, optimizer, own.seed), out_shardings=replicated)
-        batches, state = self._source.batches(), init()
+        init = jax.jit(lambda given: training.init_state(spec, optimizer, own.seed, given), out_shardings=replicated)
+        batches, state = self._source.batches(), init(self._params)
         if store.latest_step is not None:
             state, data_state = store.restore(state)
             batches.set_state(data_state)

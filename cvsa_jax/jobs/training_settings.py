@@ -3,6 +3,7 @@
 import dataclasses
 
 from cvsa_jax import networks
+from cvsa_jax.growing import SHAPE
 from cvsa_jax.models.unet import UNet
 from cvsa_jax.parameterizations import TRAINABLE
 from cvsa_jax.seeds import LARGEST
@@ -10,6 +11,13 @@ from cvsa_jax.settings import Settings, fields, require, setting, values
 
 KERNELS = "kernels"
 PRECONDITIONINGS = ("spectral", "scalar")
+LISTS = ("channels", "encoder_blocks", "decoder_blocks")
+
+
+def _default(name: str) -> str:
+    """The default of a shape, in words."""
+    value = getattr(UNet, name)
+    return f"{','.join(map(str, value)) if name in LISTS else value}, with --start as it has"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,23 +30,30 @@ class TrainingSettings(Settings):
     )  # fmt: skip
     output: str | None = setting(None, "Folder of the run.", free=True, path=True)
     parameterization: str = setting(networks.NetworkSpec.parameterization, "What is trained.", choices=TRAINABLE)
-    preconditioning: str = setting(
-        "spectral", "Denoiser: scale each frequency by the data's spectrum, or all alike as EDM does.",
-        choices=PRECONDITIONINGS,
+    start: str | None = setting(
+        None, "A trained prior to begin with: the name of a shipped one, or a folder; its network may grow.", path=True
+    )
+    preconditioning: str | None = setting(
+        None, "Denoiser: scale each frequency by the data's spectrum, or all alike as EDM does.",
+        choices=PRECONDITIONINGS, otherwise="spectral, with --start as it does",
     )  # fmt: skip
     image_size: int = setting(networks.NetworkSpec.image_size, "Side of the training images.", "pixels", low=8)
     image_channels: int | None = setting(
         None, "3 for colour, 1 for grey.", low=1, high=3, odd=True, otherwise="3, and 1 for kernels"
     )
-    channels: tuple[int, ...] = setting(tuple(UNet.channels), "Features of each level of the U-Net.")
-    encoder_blocks: tuple[int, ...] = setting(
-        tuple(UNet.encoder_blocks), "Residual blocks of each level on the way down."
+    channels: tuple[int, ...] | None = setting(
+        None, "Features of each level of the U-Net.", otherwise=_default("channels")
     )
-    decoder_blocks: tuple[int, ...] = setting(
-        tuple(UNet.decoder_blocks), "Residual blocks of each level on the way up."
+    encoder_blocks: tuple[int, ...] | None = setting(
+        None, "Residual blocks of each level on the way down.", otherwise=_default("encoder_blocks")
     )
-    patch: int = setting(UNet.patch, "Space-to-depth factor of the stem.", low=1)
-    attention: bool = setting(UNet.attention, "Attend over all positions at the lowest level.")
+    decoder_blocks: tuple[int, ...] | None = setting(
+        None, "Residual blocks of each level on the way up.", otherwise=_default("decoder_blocks")
+    )
+    patch: int | None = setting(None, "Space-to-depth factor of the stem.", low=1, otherwise=_default("patch"))
+    attention: bool | None = setting(
+        None, "Attend over all positions at the lowest level.", otherwise="not, with --start as it does"
+    )
     num_steps: int = setting(10000, "Optimiser steps of the whole run.", low=1)
     batch_size: int = setting(16, "Images in a step, over all devices.", low=1)
     learning_rate: float = setting(1.5e-3, "Peak learning rate of Adam.", above=0)
@@ -53,9 +68,15 @@ class TrainingSettings(Settings):
     def __post_init__(self):
         super().__post_init__()
         require(values(self), "data", "output")
-        for name in ("channels", "encoder_blocks", "decoder_blocks"):
-            object.__setattr__(self, name, whole_numbers(name, getattr(self, name)))
-        if len({len(self.channels), len(self.encoder_blocks), len(self.decoder_blocks)}) != 1:
+        if self.start is None:
+            defaults = {name: getattr(UNet, name) for name in SHAPE} | {"preconditioning": PRECONDITIONINGS[0]}
+            for name, value in defaults.items():
+                if getattr(self, name) is None:
+                    object.__setattr__(self, name, value)
+        lists = {name: getattr(self, name) for name in LISTS if getattr(self, name) is not None}
+        for name, texts in lists.items():
+            object.__setattr__(self, name, whole_numbers(name, texts))
+        if len({len(texts) for texts in lists.values()}) > 1:
             raise ValueError("--channels, --encoder_blocks and --decoder_blocks must have the same length")
         if self.image_channels is None:
             object.__setattr__(self, "image_channels", 1 if self.data == KERNELS else 3)

@@ -1,0 +1,81 @@
+"""Parameters of a larger network that computes what a smaller one does, to train further from there."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from cvsa_jax.networks import NetworkSpec
+from cvsa_jax.types import InputError
+
+SHAPE = ("channels", "encoder_blocks", "decoder_blocks", "patch", "attention")
+# What must be alike beside the shape: the network's input and output, and what they mean.
+ALIKE = ("parameterization", "image_channels", "model", "data_std", "spectrum", "constants", "classes")
+
+
+def grow(small: NetworkSpec, params: Any, large: NetworkSpec, key: jax.Array) -> Any:
+    """Parameters of `large`, the same function as `small` with `params`, up to rounding.
+
+    A residual block that is new ends in a convolution of zeros, and so does attention: both add nothing yet. A new,
+    lower level is joined to the one above by zeros beside the identity. All of these have gradients, and learn.
+
+    Args:
+      small, params: a U-Net with its parameters. large: one with as many features in each level of `small`, at least
+        as many blocks, and perhaps more levels below. key: of what is new.
+
+    References: Chen, Goodfellow and Shlens, Net2Net (2016), for networks that grow without a change of function.
+
+    Raises:
+      InputError: if `large` cannot compute what `small` does.
+    """
+    for name in ALIKE:
+        if getattr(small, name) != getattr(large, name):
+            raise InputError(f"its {name} is {getattr(small, name)!r}, not {getattr(large, name)!r}")
+    old, new = (_module(spec) for spec in (small, large))
+    ours, theirs = dict(_names(old)), dict(_names(new))
+    levels = len(old.channels)
+    if old.patch != new.patch or tuple(old.channels) != tuple(new.channels)[:levels]:
+        raise InputError(
+            f"its patch is {old.patch} and its channels {_listed(old.channels)}, which may only be continued by more "
+            f"levels; got {new.patch} and {_listed(new.channels)}"
+        )
+    if old.attention and (not new.attention or len(new.channels) > levels):
+        raise InputError("it attends at its lowest level, which must stay the lowest, with --attention")
+    if missing := sorted(str(place) for place in ours.keys() - theirs.keys()):
+        raise InputError(f"the new network has fewer blocks than it: {missing[0]} is missing")
+    grown = dict(jax.jit(large.init)(key)["params"])
+    for place, name in ours.items():
+        grown[theirs[place]] = params["params"][name]
+    for level in range(levels - 1, len(new.channels) - 1):  # whose own features come behind those from below
+        features, mix = new.channels[level], theirs["mix", level]
+        identity = jnp.concatenate([jnp.zeros((features, features)), jnp.eye(features)])[None, None]
+        grown[mix] = grown[mix] | {"kernel": identity}
+    return {"params": grown}
+
+
+def _module(spec: NetworkSpec) -> Any:
+    if spec.model != "unet":
+        raise InputError(f"it is a {spec.model}; only networks of `cvsa train` can be trained further")
+    return spec.build("float32")
+
+
+def _listed(numbers) -> str:
+    return ",".join(map(str, numbers))
+
+
+def _names(network: Any) -> Iterator[tuple[tuple, str]]:
+    """(place, name) of each module of a UNet, in the order in which Flax numbers those of a kind."""
+    levels = len(network.channels)
+    yield ("embedding",), "NoiseEmbedding_0"
+    yield ("norm",), "GroupNorm_0"
+    if network.attention:
+        yield ("attention",), "SelfAttention_0"
+    convolutions = [("stem",), *(("down", level) for level in range(1, levels))]
+    for level in reversed(range(levels - 1)):
+        convolutions += [("up", level), ("mix", level)]
+    convolutions += [("head",), ("out",)]
+    blocks = [("encoder", level, i) for level in range(levels) for i in range(network.encoder_blocks[level])]
+    blocks += [("decoder", level, i) for level in reversed(range(levels)) for i in range(network.decoder_blocks[level])]
+    for kind, places in (("Conv", convolutions), ("ResidualBlock", blocks)):
+        yield from ((place, f"{kind}_{number}") for number, place in enumerate(places))
