@@ -293,6 +293,8 @@ def shrink_train(flags: Flags) -> None:
         image_size=side, channels="8,8", encoder_blocks="1,1", decoder_blocks="1,1", num_steps=3, batch_size=2,
         warmup_steps=1, num_validation=2, log_every=1, save_every=3, sample_every=3,
     )  # fmt: skip
+    if flags.has("start"):
+        flags.set(start="prior")
 
 
 def shrink_benchmark(flags: Flags) -> None:
