@@ -508,9 +508,8 @@ SCATTERED = np.random.default_rng(5).random((HEIGHT, WIDTH)) < 0.92
         (lambda a: np.roll(a, 1, 1), "shifted by 1 pixel to the left"),
         (lambda a: a[::-1], "upside down"),
         (lambda a: a[:, ::-1], "mirrored"),
-        (lambda a: ~a, "inverted"),
     ],
-    ids=["shifted", "by one", "upside down", "mirrored", "inverted"],
+    ids=["shifted", "by one", "upside down", "mirrored"],
 )
 def test_a_mask_beside_the_hole_of_the_photograph_is_told(photo, hole, move, words):
     """Painted at one place, masked at another. At the borders a shift of scattered pixels has lost a few."""
@@ -519,6 +518,17 @@ def test_a_mask_beside_the_hole_of_the_photograph_is_told(photo, hole, move, wor
     assert misplaced(hole, picture) == ""
     if hole is HOLE or "shifted by 3" not in words:
         assert misplaced(mask, picture) == words
+
+
+@pytest.mark.parametrize("quality", [60, 90])
+def test_a_mask_beside_a_hole_in_a_lossy_file_is_told(tmp_path, photo, quality):
+    """Losses blur the edge of the paint; by a few pixels the place is known still."""
+    large = np.asarray(Image.fromarray(np.where(HOLE[..., None], RED, photo)).resize((2 * WIDTH, 2 * HEIGHT), 0))
+    path = save(tmp_path / "a.jpg", large, quality=quality)
+    hole = HOLE.repeat(2, 0).repeat(2, 1)
+    picture = np.asarray(images.open_image(path).convert("RGB")) / 255
+    assert misplaced(hole, picture) == ""
+    assert misplaced(np.roll(hole, (-8, 12), (0, 1)), picture) == "shifted by 8 pixels down and 12 pixels to the left"
 
 
 def test_a_mask_far_from_the_hole_is_told(photo):
@@ -532,7 +542,8 @@ def test_a_mask_far_from_the_hole_is_told(photo):
 
 def test_a_photograph_that_is_not_painted_on_has_no_hole_to_fit(photo):
     white = np.where((ROWS < 10)[..., None], 255, photo) / 255  # flat, but of another shape
-    for picture in (photo / 255, white, np.ones_like(white)):
+    ground = np.where(HOLE[..., None], photo, 255) / 255  # the mask is to remove what lies on it
+    for picture in (photo / 255, white, ground, np.ones_like(white)):
         for mask in (HOLE, SCATTERED, np.roll(HOLE, 5, 0)):
             assert misplaced(mask, picture) == ""
 

@@ -1,12 +1,25 @@
 """A mask that does not lie on the hole of the photograph it came with."""
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 import numpy as np
-from scipy import fft
+from scipy.fft import next_fast_len
 
-from cvsa_jax.operators.painted import EXACT, commonest
+from cvsa_jax.operators.painted import EXACT, LOSSY, commonest
 
-# What a moved mask must share with the flat colour, of both together, and by how much more than the mask as it is.
-FITS, BETTER = 0.97, 0.03
+
+class Fit(NamedTuple):
+    """When a mask lies on what is flat. near: how near a pixel is to the colour. share: of both together, what a moved
+    mask must have in common with it. better: by how much more than the mask as it is."""
+
+    near: float
+    share: float
+    better: float
+
+
+# Of a lossless file; of one whose losses blur the edge of the paint.
+FITS = Fit(EXACT, 0.97, 0.03), Fit(LOSSY, 0.85, 0.15)
 
 
 def misplaced(hole: np.ndarray, picture: np.ndarray) -> str:
@@ -14,10 +27,11 @@ def misplaced(hole: np.ndarray, picture: np.ndarray) -> str:
 
     With A the hole and B where the picture has the colour, both of about one size, the mask would fit where
 
-        |A' and B| / |A' or B| >= FITS
+        |A' and B| / |A' or B| >= share
 
-    for A' the hole turned, mirrored, inverted or shifted. The colour is the commonest in the hole, or else outside it.
-    A picture that nothing is painted on seldom has a flat patch of the mask's very shape.
+    for A' the hole turned, mirrored or shifted; not inverted, which is right where an object on a plain ground is to
+    go. The colour is the commonest in the hole, or else outside it. A picture that nothing is painted on seldom has a
+    flat patch of the mask's very shape.
 
     Args:
       hole: (H, W) booleans, what is missing. picture: (H, W, 3) in [0, 1].
@@ -25,40 +39,42 @@ def misplaced(hole: np.ndarray, picture: np.ndarray) -> str:
     if hole.shape != picture.shape[:2] or hole.all() or not hole.any():
         return ""
     for part in (picture[hole], picture[~hole]):
-        flat = np.abs(picture - commonest(part)).max(-1) <= EXACT
-        now = _share(hole, flat)
-        if now >= FITS:
-            return ""
-        moved = {
-            "upside down": hole[::-1], "mirrored": hole[:, ::-1], "turned by half": hole[::-1, ::-1],
-            "inverted": ~hole, "transposed": hole.T, "turned left": np.rot90(hole), "turned right": np.rot90(hole, -1),
-        }  # fmt: skip
-        for how, other in moved.items():
-            if _fits(other, flat, now):
-                return how
-        down, right = _shift(hole, flat)
-        if (down or right) and _fits(_shifted(hole, down, right), flat, now):
-            steps = ((down, "down", "up"), (right, "to the right", "to the left"))
-            return "shifted by " + " and ".join(
-                f"{abs(n)} pixel{'s' * (abs(n) > 1)} {ahead if n > 0 else back}" for n, ahead, back in steps if n
-            )
+        away = np.abs(picture - commonest(part)).max(-1)
+        for fit in FITS:
+            flat = away <= fit.near
+            now = _share(hole, flat)
+            if now >= fit.share:
+                return ""
+            for how, moved in _moves(hole, flat):
+                if moved.shape == flat.shape and _share(moved, flat) >= max(fit.share, now + fit.better):
+                    return how
     return ""
+
+
+def _moves(hole: np.ndarray, flat: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """What may have happened to a mask, in words, and the hole without it."""
+    yield from {
+        "upside down": hole[::-1], "mirrored": hole[:, ::-1], "turned by half": hole[::-1, ::-1],
+        "transposed": hole.T, "turned left": np.rot90(hole), "turned right": np.rot90(hole, -1),
+    }.items()  # fmt: skip
+    down, right = _shift(hole, flat)
+    steps = ((down, "down", "up"), (right, "to the right", "to the left"))
+    words = [f"{abs(n)} pixel{'s' * (abs(n) > 1)} {ahead if n > 0 else back}" for n, ahead, back in steps if n]
+    if words:
+        yield f"shifted by {' and '.join(words)}", _shifted(hole, down, right)
 
 
 def _share(a: np.ndarray, b: np.ndarray) -> float:
     return float((a & b).sum() / max((a | b).sum(), 1))
 
 
-def _fits(moved: np.ndarray, flat: np.ndarray, now: float) -> bool:
-    return moved.shape == flat.shape and (share := _share(moved, flat)) >= FITS and share >= now + BETTER
-
-
 def _shift(a: np.ndarray, b: np.ndarray) -> tuple[int, int]:
     """(down, right) by which `a` has most in common with `b`; none if one is much larger."""
     if not 0.8 * a.sum() <= b.sum() <= 1.25 * a.sum():
         return 0, 0
-    shape = [fft.next_fast_len(2 * n, real=True) for n in a.shape]
-    common = fft.irfft2(fft.rfft2(b.astype(np.float32), shape) * fft.rfft2(a.astype(np.float32), shape).conj(), shape)
+    shape = [next_fast_len(2 * n, real=True) for n in a.shape]
+    ours, theirs = (np.fft.rfft2(c.astype(np.float32), shape) for c in (a, b))
+    common = np.fft.irfft2(theirs * ours.conj(), shape)
     places = np.unravel_index(common.argmax(), common.shape)
     down, right = (int(p - n) if 2 * p > n else int(p) for p, n in zip(places, common.shape, strict=True))
     return down, right
