@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from scipy.fft import next_fast_len
 
 from cvsa_jax.operators.painted import EXACT, LOSSY, commonest
 
@@ -72,7 +71,7 @@ def _shift(a: np.ndarray, b: np.ndarray) -> tuple[int, int]:
     """(down, right) by which `a` has most in common with `b`; none if one is much larger."""
     if not 0.8 * a.sum() <= b.sum() <= 1.25 * a.sum():
         return 0, 0
-    shape = [next_fast_len(2 * n, real=True) for n in a.shape]
+    shape = [2 * n for n in a.shape]
     ours, theirs = (np.fft.rfft2(c.astype(np.float32), shape) for c in (a, b))
     common = np.fft.irfft2(theirs * ours.conj(), shape)
     places = np.unravel_index(common.argmax(), common.shape)
