@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import gc
 import io
 import os
 import pathlib
@@ -29,7 +30,10 @@ SMALL_ENCODER = BlurEncoder(features=8, front_blocks=1, back_blocks=2, widths=(8
 # Where the programs keep theirs too.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+# The many short compilations of tests that compute outside of `jit` too.
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+# Tracing makes so many objects that live on that a fifth of its time went into looking through them.
+gc.set_threshold(100_000, 50, 100)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -37,6 +41,20 @@ def forget_programs():
     """Let a module's compiled programs go after it: kept together they came to 4 GB a worker."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def keep_short_programs():
+    """A command run in this process would leave the users' threshold to the tests after it."""
+    use_cache = commands.use_cache
+
+    def use_and_keep():
+        use_cache()
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(commands, "use_cache", use_and_keep)
+        yield
 
 
 @pytest.fixture

@@ -44,6 +44,7 @@ def run_on_devices(program: str, count: int, *arguments) -> str:
     """The output of a Python program that sees so many CPU devices."""
     flags = f"--xla_force_host_platform_device_count={count} {os.environ['XLA_FLAGS']}"
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "XLA_FLAGS": flags}
+    environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     command = [sys.executable, "-c", program, *map(str, arguments)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr

@@ -99,7 +99,7 @@ def run_python(program: str, count: int, *arguments) -> subprocess.Popen:
     """A Python program that sees so many CPU devices; the pool has room for what waits for another device."""
     flags = f"--xla_force_host_platform_device_count={count} {os.environ['XLA_FLAGS']}"
     variables = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "XLA_FLAGS": flags, "NPROC": "8"}
-    variables["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+    variables["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     command = [sys.executable, "-c", program, *map(str, arguments)]
     return subprocess.Popen(command, env=variables, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 

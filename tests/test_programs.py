@@ -520,7 +520,7 @@ TRAIN = [
 
 def test_killed_training_ends_as_if_it_had_not_been(run_program, run_verb, tmp_path):
     """SIGKILL in the middle; the same command again gives the same losses and the same prior."""
-    whole = run_program("train", *TRAIN, f"--output={tmp_path / 'whole'}")
+    whole = run_verb("train", *TRAIN, f"--output={tmp_path / 'whole'}")
     assert whole.returncode == 0, whole.stderr
     command = [sys.executable, "-m", "cvsa_jax", "train", *TRAIN, f"--output={tmp_path / 'killed'}"]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
