@@ -32,7 +32,7 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 # The many short compilations of tests that compute outside of `jit` too.
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-# Tracing makes so many objects that live on that a fifth of its time went into looking through them.
+# Tracing makes many objects that live on; looking through them so often gains nothing.
 gc.set_threshold(100_000, 50, 100)
 
 
