@@ -29,6 +29,9 @@ def grow(small: NetworkSpec, params: Any, large: NetworkSpec, key: jax.Array) ->
     Raises:
       InputError: if `large` cannot compute what `small` does.
     """
+    kinds = ["scalar" if spec.spectrum is None else "spectral" for spec in (small, large)]
+    if kinds[0] != kinds[1]:
+        raise InputError(f"its preconditioning is {kinds[0]}, not {kinds[1]}")
     for name in ALIKE:
         if getattr(small, name) != getattr(large, name):
             raise InputError(f"its {name} is {getattr(small, name)!r}, not {getattr(large, name)!r}")
@@ -42,8 +45,8 @@ def grow(small: NetworkSpec, params: Any, large: NetworkSpec, key: jax.Array) ->
         )
     if old.attention and (not new.attention or len(new.channels) > levels):
         raise InputError("it attends at its lowest level, which must stay the lowest, with --attention")
-    if missing := sorted(str(place) for place in ours.keys() - theirs.keys()):
-        raise InputError(f"the new network has fewer blocks than it: {missing[0]} is missing")
+    if ours.keys() - theirs.keys():
+        raise InputError("the new network has fewer blocks than it in some level")
     grown = dict(jax.jit(large.init)(key)["params"])
     for place, name in ours.items():
         grown[theirs[place]] = params["params"][name]

@@ -167,9 +167,10 @@ def test_text_that_is_no_matrix_is_one_line(tmp_path, text):
 
 
 def test_a_spreadsheets_table_is_a_kernel(tmp_path):
-    """Semicolons, a byte order mark and an empty last line, as spreadsheets write them."""
+    """Semicolons, decimal commas, a byte order mark and an empty last line, as many spreadsheets write them."""
     path = tmp_path / "k.csv"
-    path.write_text("\ufeff" + "\r\n".join(";".join(map(str, row)) for row in LEVELS) + "\r\n\r\n", "utf-8")
+    cells = [[f"{share:.8f}".replace(".", ",") for share in row] for row in SHARES]
+    path.write_text("\ufeff" + "\r\n".join(";".join(row) for row in cells) + "\r\n\r\n", "utf-8")
     np.testing.assert_allclose(blur(str(path)).blur_kernel(), SHARES, atol=1e-6)
 
 

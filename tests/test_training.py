@@ -194,5 +194,7 @@ def test_a_run_begins_with_the_prior_it_is_told(tiny_checkpoint, tiny_spec, tiny
         begun(start=str(tiny_checkpoint), channels=("8", "16"))
     with pytest.raises(InputError, match=r"--start=.* cannot be continued so: its image_channels is 3, not 1"):
         begun(start=str(tiny_checkpoint), image_channels=1)
+    with pytest.raises(InputError, match=r"--start=.* cannot be continued so: its preconditioning is spectral, not sc"):
+        begun(start=str(tiny_checkpoint), preconditioning="scalar")
     with pytest.raises(InputError, match="no prior in"):
         begun(start="nowhere")

@@ -75,10 +75,14 @@ def _framed(matrix: np.ndarray) -> np.ndarray:
 
 
 def _text(path: str) -> np.ndarray:
-    """Rows of numbers, between which are blanks, commas or semicolons; what follows a # is left out."""
+    """Rows of numbers, between which are blanks, commas or semicolons; what follows a # is left out.
+
+    Where semicolons or tabs lie between them, a comma is a decimal point, as in many countries' spreadsheets.
+    """
     try:
-        lines = pathlib.Path(path).read_text("utf-8-sig").splitlines()
-        rows = [line.split("#")[0].replace(",", " ").replace(";", " ").split() for line in lines]
+        lines = [line.split("#")[0] for line in pathlib.Path(path).read_text("utf-8-sig").splitlines()]
+        comma = "." if any(";" in line or "\t" in line for line in lines) else " "
+        rows = [line.replace(",", comma).replace(";", " ").split() for line in lines]
         matrix = np.array([[float(number) for number in row] for row in rows if row])
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
