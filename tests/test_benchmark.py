@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import os
 import re
 from types import SimpleNamespace
 
@@ -109,10 +110,17 @@ def test_other_devices_have_no_share(kind, monkeypatch):
 # Whole restorations.
 
 
-def test_the_first_batch_is_not_in_the_rate():
-    times = [10.0, 10.5, 11.0, 11.5, 12.0, 12.5]
-    assert throughput.rate(times, 2) == pytest.approx(4 / 2)
-    assert throughput.rate(times, 6) is None
+def test_the_first_batch_is_not_in_the_rate(tmp_path):
+    """Nor is the time until the thread that writes has written it."""
+    (tmp_path / "restored").mkdir()
+    for name, stamp in (("a.png", 17), ("b.png", 20)):
+        (tmp_path / "restored" / name).touch()
+        os.utime(tmp_path / "restored" / name, (stamp, stamp))
+    took = {"images": 32, "seconds": 14.0, "first_batch_seconds": 8.0}
+    (tmp_path / "summary.json").write_text(json.dumps({"performance": took}))
+    found = throughput.span(tmp_path, 8)
+    assert (found.begin, found.end, found.rate) == pytest.approx((14, 20, 24 / 6))
+    assert throughput.span(tmp_path, 32).rate is None
 
 
 def test_the_share_of_time_in_which_all_run():

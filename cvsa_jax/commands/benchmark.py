@@ -9,7 +9,7 @@ is the median over the repeats. `memory_mib` is what the compiled program needs 
 those of one step, and `share_of_peak` of what a known accelerator can do at most.
 
 A whole restoration reads, measures, restores and writes as `cvsa restore` does, with few steps. `images_per_s` leaves
-out the first batch, `start_s` is until that is written.
+out the first batch, `start_s` is until that is restored.
 
     cvsa benchmark --random_weights=ffhq_10m --image_size=256 --batch_size=1 --task=sr4 --repeats=1 --steps_per_call=2
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 
 from cvsa_jax.evaluation.hardware import as_mib
-from cvsa_jax.evaluation.throughput import draw_images, rate, rounded, times_written
+from cvsa_jax.evaluation.throughput import draw_images, rounded, span
 from cvsa_jax.jobs import selection
 from cvsa_jax.settings import text_of
 from cvsa_jax.types import InputError
@@ -123,7 +123,7 @@ def _measured(
 ) -> dict[str, Any]:
     """The figures of as many processes as there are entries in `devices`, each with a share of the images.
 
-    `images_per_s` is the sum of what the processes write behind their first batches, in which all of them have
+    `images_per_s` is the sum of what the processes do behind their first batches, in which all of them have
     compiled; `together` the share of that time in which all of them did.
     """
     size, count = given["batch_size"], len(devices)
@@ -138,16 +138,15 @@ def _measured(
             jobs.append(Job({**given, "task": task, **places}, environment_of(own, kept)))
         began = time.time()
         peaks = run(jobs, folder)
-        times = [times_written(folder / f"out{i}") for i in range(count)]
-    rates = [rate(one, size) for one in times]
-    known = [r for r in rates if r is not None]
+        spans = [span(folder / f"out{i}", size) for i in range(count)]
+    known = [one.rate for one in spans if one.rate is not None]
     return {
         "batch_size": size,
         "images": len(names),
         "images_per_s": rounded(sum(known)) if len(known) == count else None,
-        "together": rounded(overlap([(one[size - 1], one[-1]) for one in times])),
-        "start_s": rounded(max(one[size - 1] for one in times) - began),
-        "whole_s": rounded(max(one[-1] for one in times) - began),
+        "together": rounded(overlap([(one.begin, one.end) for one in spans])),
+        "start_s": rounded(max(one.begin for one in spans) - began),
+        "whole_s": rounded(max(one.end for one in spans) - began),
         "process_peak_mib": max((p for p in peaks if p is not None), default=None),
     }
 

@@ -4,14 +4,14 @@ import pathlib
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.fft
 
 from cvsa_jax.evaluation.hardware import device_peak_mib, process_peak_mib
 from cvsa_jax.images import save_image
-from cvsa_jax.jobs import prepare, resolve
+from cvsa_jax.jobs import prepare, records, resolve
 from cvsa_jax.types import InputError
 
 
@@ -28,19 +28,32 @@ def draw_images(folder: pathlib.Path, count: int, side: int, channels: int) -> N
         save_image(folder / f"{number:04d}.png", np.clip(field / (3 * field.std()), -1, 1))
 
 
-def times_written(output: pathlib.Path) -> list[float]:
-    """When each restored picture of a job was written, in order, in seconds since the epoch."""
-    return sorted(path.stat().st_mtime_ns / 1e9 for path in (output / "restored").iterdir())
+class Span(NamedTuple):
+    """A job from its first restored batch, by when its programs are compiled, to its last file.
 
-
-def rate(times: Sequence[float], batch_size: int) -> float | None:
-    """Images a second behind the first batch, whose time holds that of compiling; None where nothing comes behind it.
-
-    (n - b) / (t_n - t_b) of times in order.
+    begin, end: seconds since the epoch. images: of the job. behind: of them, those behind the first batch.
     """
-    if len(times) <= batch_size or times[-1] <= times[batch_size - 1]:
-        return None
-    return (len(times) - batch_size) / (times[-1] - times[batch_size - 1])
+
+    begin: float
+    end: float
+    images: int
+    behind: int
+
+    @property
+    def rate(self) -> float | None:
+        """Images a second behind the first batch; None where nothing comes behind it."""
+        return self.behind / (self.end - self.begin) if self.behind and self.end > self.begin else None
+
+
+def span(output: pathlib.Path, batch_size: int) -> Span:
+    """That of a job's only run, of what its summary says.
+
+    When a picture is written would not do for the beginning: the thread that writes may wait for the devices.
+    """
+    took = records.read_json(output / "summary.json", "restore anew")["performance"]
+    end = max(path.stat().st_mtime_ns / 1e9 for path in (output / "restored").iterdir())
+    begin = end - (took["seconds"] - took["first_batch_seconds"])
+    return Span(begin, end, took["images"], max(0, took["images"] - batch_size))
 
 
 def rounded(value: float | None, digits: int = 3) -> float | None:
@@ -56,7 +69,7 @@ def throughput_rows(
     Args:
       given: what all jobs are given, as `cvsa restore` takes it. batches: in each job. channels: of the images.
 
-    `start_s` is until the first batch is written. The peaks of memory are those of the process until then.
+    `start_s` is until the first batch is restored. The peaks of memory are those of the process until then.
 
     Raises:
       InputError: if an image is not restored.
@@ -72,14 +85,14 @@ def throughput_rows(
                 prepared.run()
                 for failed, why in prepared.failures.items():
                     raise InputError(f"{task}: {failed} was not restored: {why}")
-                times = times_written(folder / "out")
+                found = span(folder / "out", size)
             yield {
                 "task": task,
                 "batch_size": size,
-                "images": len(times),
-                "images_per_s": rounded(rate(times, size)),
-                "start_s": rounded(times[min(size, len(times)) - 1] - began),
-                "whole_s": rounded(times[-1] - began),
+                "images": found.images,
+                "images_per_s": rounded(found.rate),
+                "start_s": rounded(found.begin - began),
+                "whole_s": rounded(found.end - began),
                 "process_peak_mib": process_peak_mib(),
                 "device_peak_mib": device_peak_mib(),
             }

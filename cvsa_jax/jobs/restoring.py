@@ -164,6 +164,7 @@ class _Run:
             images[0].shape, progress, noises, size,
         )  # fmt: skip
         self._watch.add(DEVICE, found.seconds)
+        self._watch.restored()
         return found
 
     def _fail(self, name: str, why: str) -> None:

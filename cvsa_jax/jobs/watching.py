@@ -50,6 +50,7 @@ class Watch:
         self._compile = 0.0
         self._start = self._said = time.monotonic()
         self._first: tuple[float, float] | None = None  # when programs were there, and what was done by then
+        self._first_batch: float | None = None
         # tqdm's own `disable=None` asks for a terminal too, but then keeps no account.
         self._bar = tqdm(total=total, unit="image", bar_format=BAR) if total and sys.stderr.isatty() else None
 
@@ -79,6 +80,11 @@ class Watch:
         """Count a time, as one of INPUT, DEVICE and WRITING."""
         self._seconds[what] += seconds
 
+    def restored(self) -> None:
+        """Another batch has left the devices."""
+        if self._first_batch is None:
+            self._first_batch = time.monotonic() - self._start
+
     def step(self, images: float) -> None:
         """So many more images are done, also parts of them."""
         self._done, now = self._done + images, time.monotonic()
@@ -98,6 +104,7 @@ class Watch:
         memory, of = peak_memory()
         numbers = {
             "images_per_second": images / wall, "seconds": wall, "compile_seconds": self._compile,
+            "first_batch_seconds": wall if self._first_batch is None else self._first_batch,
             "input_wait_seconds": seconds[INPUT], "write_wait_seconds": seconds[WRITING],
             "device_busy_share": min(1.0, seconds[DEVICE] / wall),
         }  # fmt: skip
