@@ -14,6 +14,15 @@ SHAPE = ("channels", "encoder_blocks", "decoder_blocks", "patch", "attention")
 ALIKE = ("parameterization", "image_channels", "model", "data_std", "spectrum", "constants", "classes")
 
 
+def shape_of(spec: NetworkSpec) -> dict[str, Any]:
+    """What `cvsa train` is told of a network, by the names of its flags; raises InputError if it trains no such."""
+    if spec.model != "unet":
+        raise InputError(f"it is a {spec.model}; only networks of `cvsa train` can be trained further")
+    network = spec.build("float32")
+    preconditioning = "scalar" if spec.spectrum is None else "spectral"
+    return {name: getattr(network, name) for name in SHAPE} | {"preconditioning": preconditioning}
+
+
 def grow(small: NetworkSpec, params: Any, large: NetworkSpec, key: jax.Array) -> Any:
     """Parameters of `large`, the same function as `small` with `params`, up to rounding.
 
@@ -29,56 +38,49 @@ def grow(small: NetworkSpec, params: Any, large: NetworkSpec, key: jax.Array) ->
     Raises:
       InputError: if `large` cannot compute what `small` does.
     """
-    kinds = ["scalar" if spec.spectrum is None else "spectral" for spec in (small, large)]
-    if kinds[0] != kinds[1]:
-        raise InputError(f"its preconditioning is {kinds[0]}, not {kinds[1]}")
+    old, new = shape_of(small), shape_of(large)
+    if old["preconditioning"] != new["preconditioning"]:
+        raise InputError(f"its preconditioning is {old['preconditioning']}, not {new['preconditioning']}")
     for name in ALIKE:
         if getattr(small, name) != getattr(large, name):
             raise InputError(f"its {name} is {getattr(small, name)!r}, not {getattr(large, name)!r}")
-    old, new = (_module(spec) for spec in (small, large))
-    ours, theirs = dict(_names(old)), dict(_names(new))
-    levels = len(old.channels)
-    if old.patch != new.patch or tuple(old.channels) != tuple(new.channels)[:levels]:
+    ours, theirs = dict(_names(**old)), dict(_names(**new))
+    channels, levels = tuple(new["channels"]), len(old["channels"])
+    if old["patch"] != new["patch"] or tuple(old["channels"]) != channels[:levels]:
         raise InputError(
-            f"its patch is {old.patch} and its channels {_listed(old.channels)}, which may only be continued by more "
-            f"levels; got {new.patch} and {_listed(new.channels)}"
+            f"its patch is {old['patch']} and its channels {_listed(old['channels'])}, which may only be continued by "
+            f"more levels; got {new['patch']} and {_listed(channels)}"
         )
-    if old.attention and (not new.attention or len(new.channels) > levels):
+    if old["attention"] and (not new["attention"] or len(channels) > levels):
         raise InputError("it attends at its lowest level, which must stay the lowest, with --attention")
     if ours.keys() - theirs.keys():
         raise InputError("the new network has fewer blocks than it in some level")
     grown = dict(jax.jit(large.init)(key)["params"])
     for place, name in ours.items():
         grown[theirs[place]] = params["params"][name]
-    for level in range(levels - 1, len(new.channels) - 1):  # whose own features come behind those from below
-        features, mix = new.channels[level], theirs["mix", level]
+    for level in range(levels - 1, len(channels) - 1):  # whose own features come behind those from below
+        features, mix = channels[level], theirs["mix", level]
         identity = jnp.concatenate([jnp.zeros((features, features)), jnp.eye(features)])[None, None]
         grown[mix] = grown[mix] | {"kernel": identity}
     return {"params": grown}
-
-
-def _module(spec: NetworkSpec) -> Any:
-    if spec.model != "unet":
-        raise InputError(f"it is a {spec.model}; only networks of `cvsa train` can be trained further")
-    return spec.build("float32")
 
 
 def _listed(numbers) -> str:
     return ",".join(map(str, numbers))
 
 
-def _names(network: Any) -> Iterator[tuple[tuple, str]]:
+def _names(channels, encoder_blocks, decoder_blocks, attention: bool, **_) -> Iterator[tuple[tuple, str]]:
     """(place, name) of each module of a UNet, in the order in which Flax numbers those of a kind."""
-    levels = len(network.channels)
+    levels = len(channels)
     yield ("embedding",), "NoiseEmbedding_0"
     yield ("norm",), "GroupNorm_0"
-    if network.attention:
+    if attention:
         yield ("attention",), "SelfAttention_0"
     convolutions = [("stem",), *(("down", level) for level in range(1, levels))]
     for level in reversed(range(levels - 1)):
         convolutions += [("up", level), ("mix", level)]
     convolutions += [("head",), ("out",)]
-    blocks = [("encoder", level, i) for level in range(levels) for i in range(network.encoder_blocks[level])]
-    blocks += [("decoder", level, i) for level in reversed(range(levels)) for i in range(network.decoder_blocks[level])]
+    blocks = [("encoder", level, i) for level in range(levels) for i in range(encoder_blocks[level])]
+    blocks += [("decoder", level, i) for level in reversed(range(levels)) for i in range(decoder_blocks[level])]
     for kind, places in (("Conv", convolutions), ("ResidualBlock", blocks)):
         yield from ((place, f"{kind}_{number}") for number, place in enumerate(places))

@@ -46,16 +46,28 @@ def make_optimizer(learning_rate: float, warmup_steps: int, num_steps: int) -> o
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule, b2=0.99))
 
 
+class RunKeys(NamedTuple):
+    """The PRNG keys of a run: of the parameters that are drawn, and of its steps."""
+
+    params: jax.Array
+    train: jax.Array
+
+
+def run_keys(seed: int) -> RunKeys:
+    """Those of a seed."""
+    return RunKeys(*jax.random.split(key_of_seed(seed)))
+
+
 def init_state(spec: NetworkSpec, optimizer: optax.GradientTransformation, seed: int, params: Any = None) -> TrainState:
     """A fresh run's state, with parameters to begin with or drawn ones; jit it, which is faster than eagerly."""
-    params_key, train_key = jax.random.split(key_of_seed(seed))
-    params = spec.init(params_key) if params is None else params
+    keys = run_keys(seed)
+    params = spec.init(keys.params) if params is None else params
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         average=jax.tree.map(jnp.copy, params),
         opt_state=optimizer.init(params),
-        key=jax.random.key_data(train_key),
+        key=jax.random.key_data(keys.train),
     )
 
 

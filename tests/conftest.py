@@ -6,6 +6,7 @@ import gc
 import io
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 
@@ -34,6 +35,13 @@ jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 # Tracing makes many objects that live on; looking through them so often gains nothing.
 gc.set_threshold(100_000, 50, 100)
+
+
+def free_address() -> str:
+    """HOST:PORT on this machine that nothing listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,13 +1,12 @@
 """Several devices and several processes: the same images, and less memory on each."""
 
 import os
-import socket
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, free_address
 
 from cvsa_jax import processes
 from cvsa_jax.processes import ProcessSettings
@@ -122,9 +121,7 @@ def test_one_image_over_several_devices(tiny_checkpoint):
 
 def test_two_processes_restore_what_one_does(tiny_checkpoint, tmp_path):
     """By one mesh over the devices of both; each has its own images, and one that has none keeps step."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = free_address()
     places = [tmp_path / f"{i}.npz" for i in range(3)]
     joined = JOINED + PROBLEM + LOCKSTEP
     finish(*(run_python(joined, 2, tiny_checkpoint, address, i, places[i]) for i in range(2)))

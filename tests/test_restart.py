@@ -7,14 +7,13 @@ import os
 import pathlib
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, free_address
 from PIL import Image
 
 from cvsa_jax import writing
@@ -446,10 +445,7 @@ class Pair:
     """A job of two processes."""
 
     def __init__(self, out: pathlib.Path, **given):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{free.getsockname()[1]}"
-        given |= {"output": out, "coordinator": address, "num_processes": 2, "process_timeout": 10}
+        given |= {"output": out, "coordinator": free_address(), "num_processes": 2, "process_timeout": 10}
         command = [sys.executable, "-m", "cvsa_jax", "restore", *(f"--{k}={v}" for k, v in given.items())]
         variables = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
         started = lambda i: subprocess.Popen([*command, f"--process_id={i}"], env=variables, stderr=subprocess.PIPE)  # noqa: E731

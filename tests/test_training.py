@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import SAMPLES
+from test_quality import random_params
 
 from cvsa_jax import CLD, Gaussian, growing, networks, prior_from_denoiser, training
 from cvsa_jax.denoising import denoising_error
@@ -120,11 +121,9 @@ def test_denoising_error_of_an_exact_prior():
 # Growing.
 
 
-def random_params(spec, seed):
+def nonzero_params(spec):
     """Parameters of which none is zero, so that every part of the network counts."""
-    leaves, tree = jax.tree.flatten(jax.eval_shape(spec.init, jax.random.key(0)))
-    keys = jax.random.split(jax.random.key(seed), len(leaves))
-    return tree.unflatten([0.3 * jax.random.normal(k, a.shape) for k, a in zip(keys, leaves, strict=True)])
+    return random_params(jax.eval_shape(spec.init, jax.random.key(0)))
 
 
 @pytest.mark.parametrize(
@@ -135,7 +134,7 @@ def random_params(spec, seed):
 def test_a_grown_network_computes_what_it_did_and_learns_in_every_part(larger):
     small = networks.NetworkSpec(image_size=16, options=SMALL)
     large = dataclasses.replace(small, options=SMALL | larger)
-    params = random_params(small, 0)
+    params = nonzero_params(small)
     grown = growing.grow(small, params, large, jax.random.key(1))
     x, label = jax.random.normal(jax.random.key(2), (2, 16, 16, 3)), jnp.array([0.3, -0.5])
     run = lambda spec, p: spec.build("float32").apply(p, x, label)  # noqa: E731
@@ -166,12 +165,17 @@ def test_a_network_that_cannot_compute_what_it_did_is_refused(options, facts, me
     small = networks.NetworkSpec(image_size=16, options=SMALL)
     large = dataclasses.replace(small, options=SMALL | options, **facts)
     with pytest.raises(InputError, match=message):
-        growing.grow(small, random_params(small, 0), large, jax.random.key(1))
+        growing.grow(small, nonzero_params(small), large, jax.random.key(1))
+
+
+def test_networks_of_others_cannot_grow():
+    with pytest.raises(InputError, match="it is a ffdnet; only networks of `cvsa train`"):
+        growing.shape_of(networks.NetworkSpec(model="ffdnet", image_size=16))
 
 
 def test_blocks_and_attention_cannot_be_taken_away():
     small = networks.NetworkSpec(image_size=16, options=SMALL | {"encoder_blocks": (1, 2), "attention": True})
-    params = random_params(small, 0)
+    params = nonzero_params(small)
     for options, message in (({"attention": True}, "fewer blocks"), ({"encoder_blocks": (1, 2)}, "it attends")):
         with pytest.raises(InputError, match=message):
             growing.grow(small, params, dataclasses.replace(small, options=SMALL | options), jax.random.key(1))

@@ -122,7 +122,7 @@ class Reader:
         source = pairing.Source(path, self.root, self.measured, self.image_size)
         generator = np.random.default_rng([self.seed, _number(stem)])
         try:
-            settings, remarks = pairing.settings_of(self.task, self.settings, source)
+            settings, remarks = pairing.settings_of(self.task, self.settings, source, said is not None)
             operator = self.task.build(generator, shape[0], shape[1], settings)
         except ValueError as error:
             raise InputError(f"{path}: {error}") from error

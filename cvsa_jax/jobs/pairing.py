@@ -70,8 +70,8 @@ def depends_on_image(settings: Any, resized: bool) -> bool:
     return any(isinstance(v, kinds) for v in values(settings).values())
 
 
-def settings_of(task: Task, settings: Any, source: Source) -> tuple[Any, list[str]]:
-    """The settings of a task for one image: arrays in place of files; and what people should know of them.
+def settings_of(task: Task, settings: Any, source: Source, tell: bool = True) -> tuple[Any, list[str]]:
+    """The settings of a task for one image: arrays in place of files; and, to `tell`, what people should know of them.
 
     With --measured and --image_size, a photograph that is resized takes its mask, its kernel and the deviation of its
     blur with it. Of clean images these are those of the resized image, but a mask of the file's own size is resized.
@@ -84,7 +84,7 @@ def settings_of(task: Task, settings: Any, source: Source) -> tuple[Any, list[st
         if isinstance(value, PairedFiles):
             value = value.of(source.name)
         if isinstance(value, MaskPicture):
-            value, remark = _seen(task, settings, value, source)
+            value, remark = _seen(task, settings, value, source, tell)
         elif isinstance(value, KernelFile):
             value, remark = _kernel(value, source)
         elif name == "kernel_std" and value is not None and source.measured and source.scale != 1:
@@ -130,7 +130,7 @@ def idle(task: Task, settings: Any) -> dict[str, str]:
     return found
 
 
-def _seen(task: Task, settings: Any, mask: MaskPicture, source: Source) -> tuple[np.ndarray, str]:
+def _seen(task: Task, settings: Any, mask: MaskPicture, source: Source, tell: bool) -> tuple[np.ndarray, str]:
     """(H, W), one where the pixel is measured and zero where it is missing."""
     hole = recognise(mask, settings.mask_means, lambda: source.pixels, source.measured)
     share = hole.share
@@ -144,15 +144,16 @@ def _seen(task: Task, settings: Any, mask: MaskPicture, source: Source) -> tuple
         if where or not source.image_size or source.size is None:
             break
         share = _resized(task, settings, share, source)
-    return 1 - share, _told(mask, hole, source)
+    return 1 - share, _told(mask, hole, source) if tell else ""
 
 
 def _told(mask: MaskPicture, hole: Hole, source: Source) -> str:
     """How a hole was found, and whether it lies on that of a measured photograph."""
+    remarks = [hole.remark] if hole.remark else []
     picture = source.pixels if source.measured else None
-    moved = "" if picture is None else misplaced(hole.share >= 0.5, picture)
-    where = f"the mask {mask.path} may be misplaced: it would fit what is of one colour if it were {moved}"
-    return "; ".join([hole.remark] * bool(hole.remark) + [where] * bool(moved))
+    if picture is not None and (moved := misplaced(hole.share >= 0.5, picture)):
+        remarks.append(f"the mask {mask.path} may be misplaced: it would fit what is of one colour if it were {moved}")
+    return "; ".join(remarks)
 
 
 def _resized(task: Task, settings: Any, share: np.ndarray, source: Source) -> np.ndarray:

@@ -21,9 +21,7 @@ from cvsa_jax.diffusion import CLD, time_grid
 from cvsa_jax.jobs import records
 from cvsa_jax.jobs.folder_lock import FolderLock
 from cvsa_jax.jobs.training_settings import KERNELS, TrainingSettings
-from cvsa_jax.parameterizations import TRAINABLE
 from cvsa_jax.samplers.unconditional import sample_prior
-from cvsa_jax.seeds import key_of_seed
 from cvsa_jax.settings import values
 from cvsa_jax.types import InputError
 
@@ -82,11 +80,10 @@ def begun(own: TrainingSettings) -> tuple[TrainingSettings, StoredPrior | None]:
     if own.start is None:
         return own, None
     stored = checkpoints.read_prior(own.start)
-    spec = stored.description.spec
-    if spec.model != "unet" or spec.parameterization not in TRAINABLE:
-        raise InputError(f"--start={own.start} is no prior of `cvsa train`, which alone can be trained further")
-    found = {name: getattr(spec.build("float32"), name) for name in growing.SHAPE}
-    found["preconditioning"] = "scalar" if spec.spectrum is None else "spectral"
+    try:
+        found = growing.shape_of(stored.description.spec)
+    except InputError as error:
+        raise InputError(f"--start={own.start}: {error}") from error
     return dataclasses.replace(own, **{k: v for k, v in found.items() if getattr(own, k) is None}), stored
 
 
@@ -97,13 +94,12 @@ def network_spec(
     spectrum = None
     if own.parameterization == "denoiser" and own.preconditioning == "spectral":
         spectrum = start.spectrum if start and start.spectrum else spectral.estimate_spectrum(some)
-    levels = {name: getattr(own, name) for name in ("channels", "encoder_blocks", "decoder_blocks")}
     return networks.NetworkSpec(
         spectrum=spectrum,
         parameterization=own.parameterization,
         image_channels=own.image_channels or 3,
         image_size=own.image_size,
-        options=levels | {"patch": own.patch, "attention": own.attention},
+        options={name: getattr(own, name) for name in growing.SHAPE},
         cld=cld,
     )
 
@@ -118,7 +114,7 @@ def first_params(own: TrainingSettings, start: StoredPrior, spec: networks.Netwo
     try:
         if small.parameterization == "velocity" and small.cld != spec.cld:
             raise InputError(f"it is for {small.cld}, not {spec.cld}")
-        return growing.grow(small, start.params, spec, key_of_seed(own.seed))
+        return growing.grow(small, start.params, spec, training.run_keys(own.seed).params)
     except InputError as error:
         raise InputError(f"--start={own.start} cannot be continued so: {error}") from error
 

@@ -93,9 +93,14 @@ def read_matrix(path: str, what: str) -> np.ndarray:
     array = read_array(path, (what,), "; or give FILE:NAME")
     if np.iscomplexobj(array):
         raise InputError(f"{path} holds complex numbers, but real ones are needed")
+    return matrix_of(finite(array, path).astype(np.float64), f"the {what} {path}")
+
+
+def finite(array: np.ndarray, path: str) -> np.ndarray:
+    """The numbers of a file; raises InputError if there are none, or NaN or infinite ones among them."""
     if array.size == 0 or not np.isfinite(array).all():
         raise InputError(f"{path} holds {'NaN or infinite numbers' if array.size else 'no numbers'}")
-    return matrix_of(array.astype(np.float64), f"the {what} {path}")
+    return array
 
 
 def matrix_of(array: np.ndarray, name: str) -> np.ndarray:

@@ -88,9 +88,7 @@ def _text(path: str) -> np.ndarray:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:  # text that is none, words, or rows of several lengths
         raise InputError(f"the kernel {path} must be rows of equally many numbers") from error
-    if not matrix.size or not np.isfinite(matrix).all():
-        raise InputError(f"{path} holds {'NaN or infinite numbers' if matrix.size else 'no numbers'}")
-    return matrix
+    return array_files.finite(matrix, path)
 
 
 def _picture(path: str) -> np.ndarray:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from scipy import ndimage, signal
 
 from cvsa_jax.operators.painted import EXACT, LOSSY, commonest
 
@@ -60,7 +61,7 @@ def _moves(hole: np.ndarray, flat: np.ndarray) -> Iterator[tuple[str, np.ndarray
     steps = ((down, "down", "up"), (right, "to the right", "to the left"))
     words = [f"{abs(n)} pixel{'s' * (abs(n) > 1)} {ahead if n > 0 else back}" for n, ahead, back in steps if n]
     if words:
-        yield f"shifted by {' and '.join(words)}", _shifted(hole, down, right)
+        yield f"shifted by {' and '.join(words)}", ndimage.shift(hole, (down, right), order=0)
 
 
 def _share(a: np.ndarray, b: np.ndarray) -> float:
@@ -71,18 +72,6 @@ def _shift(a: np.ndarray, b: np.ndarray) -> tuple[int, int]:
     """(down, right) by which `a` has most in common with `b`; none if one is much larger."""
     if not 0.8 * a.sum() <= b.sum() <= 1.25 * a.sum():
         return 0, 0
-    shape = [2 * n for n in a.shape]
-    ours, theirs = (np.fft.rfft2(c.astype(np.float32), shape) for c in (a, b))
-    common = np.fft.irfft2(theirs * ours.conj(), shape)
-    places = np.unravel_index(common.argmax(), common.shape)
-    down, right = (int(p - n) if 2 * p > n else int(p) for p, n in zip(places, common.shape, strict=True))
-    return down, right
-
-
-def _shifted(a: np.ndarray, down: int, right: int) -> np.ndarray:
-    moved = np.zeros_like(a)
-    rows, columns = a.shape
-    from_rows, from_columns = slice(max(-down, 0), rows - max(down, 0)), slice(max(-right, 0), columns - max(right, 0))
-    to_rows, to_columns = slice(max(down, 0), rows - max(-down, 0)), slice(max(right, 0), columns - max(-right, 0))
-    moved[to_rows, to_columns] = a[from_rows, from_columns]
-    return moved
+    common = signal.correlate(b.astype(np.float32), a.astype(np.float32), method="fft")
+    down, right = np.unravel_index(common.argmax(), common.shape)
+    return int(down) - a.shape[0] + 1, int(right) - a.shape[1] + 1
