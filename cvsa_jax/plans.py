@@ -8,8 +8,12 @@ from typing import NamedTuple
 import numpy as np
 
 from cvsa_jax.diffusion import CLD, time_grid
-from cvsa_jax.sampler_settings import NOISE, SOLUTION, SamplerSettings
+from cvsa_jax.pyramid import levels_of
+from cvsa_jax.sampler_settings import COARSE, NOISE, SOLUTION, SamplerSettings
 from cvsa_jax.samplers import SAMPLERS, Sampler, with_corrections
+
+# What a restored small image is diffused to, on its own pixels: enough to draw its detail afresh, not its things.
+COARSE_NOISE = 0.5
 
 
 class Plan(NamedTuple):
@@ -60,8 +64,22 @@ def within(settings: SamplerSettings, cld: CLD, highest_noise: float | None) -> 
     start = float(cld.time_of_noise(highest_noise))
     if start <= settings.t_end:
         raise ValueError(f"t_end={settings.t_end:g} is above the noise {highest_noise:g} that the prior knows")
-    guess = SOLUTION if settings.start == NOISE else settings.start
+    guess = SOLUTION if settings.start in (NOISE, COARSE) else settings.start
     return dataclasses.replace(settings, t_start=start, start=guess)
+
+
+def enlargement(image_size: int | None, image_shape: tuple[int, ...]) -> int:
+    """By which power of two an image (H, W, C) exceeds those of a prior's own side; 1 if that is not known."""
+    return 2 ** levels_of(image_shape, image_size)
+
+
+def of_size(plan: Plan, cld: CLD, factor: int) -> Plan:
+    """The plan of images that are `enlargement` times as large as the prior's own: begun with a small one they start
+    at the noise COARSE_NOISE * factor at most, which on its pixels is COARSE_NOISE."""
+    if plan.settings.start != COARSE or factor == 1:
+        return plan
+    start = float(cld.time_of_noise(COARSE_NOISE * factor))
+    return make_plan(dataclasses.replace(plan.settings, t_start=min(plan.settings.t_start, start)), cld)
 
 
 def _factory(settings: SamplerSettings) -> Callable[..., Sampler]:

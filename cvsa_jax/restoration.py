@@ -17,9 +17,9 @@ from cvsa_jax.noise import NoiseModel, as_noise
 from cvsa_jax.operators.base import Operator, as_operator
 from cvsa_jax.operators.stacked import stack
 from cvsa_jax.operators.view import View
-from cvsa_jax.plans import Plan, make_plan
+from cvsa_jax.plans import Plan, enlargement, make_plan, of_size
 from cvsa_jax.priors import AnyPrior, Prior
-from cvsa_jax.sampler_settings import NOISE, SOLUTION, SamplerSettings
+from cvsa_jax.sampler_settings import COARSE, NOISE, SOLUTION, SamplerSettings
 from cvsa_jax.samplers import SAMPLERS, Loop, run_steps
 from cvsa_jax.samplers.base import diffuse
 from cvsa_jax.types import Info
@@ -43,10 +43,14 @@ def make_loop(measurement: Any, operator: Operator, prior: AnyPrior, noise: Nois
     )  # fmt: skip
 
     def begin(key, image_shape):
-        if settings.start == NOISE:
+        factor = enlargement(getattr(prior, "image_size", None), image_shape)
+        if settings.start == NOISE or (settings.start == COARSE and factor == 1):
             return sampler.init(key, image_shape)
         guess_key, noise_key, init_key = jax.random.split(key, 3)
-        guess = operator.first_guess(measurement, guess_key)
+        if settings.start == COARSE:
+            guess = _coarse(guess_key, measurement, operator, prior, noise, settings, image_shape, factor)
+        else:
+            guess = operator.first_guess(measurement, guess_key)
         if guess is None and settings.start == SOLUTION:
             guess = linear_solution(
                 measurement, operator, noise, getattr(prior.at(image_shape), "spectrum", None), image_shape
@@ -72,6 +76,23 @@ def _fit(image: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return jnp.broadcast_to(jnp.pad(image, margins, mode="edge"), shape)
 
 
+def _coarse(key, measurement, operator, prior, noise, settings: SamplerSettings, image_shape, factor: int) -> jax.Array:
+    """An image restored at a `factor`-th of its side from noise, enlarged again (by cubic interpolation)."""
+    found = operator.reduced(measurement, noise, factor)
+    if found is None:
+        raise ValueError("this operator does not tell what it measures of a smaller image; start from noise")
+    y, h, coarse_noise = found
+    shape = (-(-image_shape[0] // factor), -(-image_shape[1] // factor), image_shape[2])
+    canvas = prior.canvas(shape)
+    plan = make_plan(dataclasses.replace(settings, start=NOISE, t_start=1.0), prior.cld, prior.highest_noise)
+    h = h if isinstance(h, View) else View(h, *shape[:2])
+    loop = make_loop(y, h, prior, coarse_noise, plan)
+    state, _ = run_steps(loop, loop.init(key, canvas), 0, settings.num_steps)
+    small = state.x[: shape[0], : shape[1]]
+    large = jax.image.resize(small, (shape[0] * factor, shape[1] * factor, shape[2]), "cubic")
+    return large[: image_shape[0], : image_shape[1]]
+
+
 def guided_sampler(
     measurement: Any,
     operator: Callable,
@@ -87,6 +108,8 @@ def guided_sampler(
     takes: `Prior.canvas` gives it, and a `View` of the operator looks at the image on it.
     """
     chosen = dataclasses.replace(settings or SamplerSettings(), **changes)
+    if chosen.start == COARSE:
+        raise ValueError("a small image comes first, which `restore` does; start from noise or a guess")
     noise = as_noise(noise_std)
     noise.check()
     plan = make_plan(chosen, prior.cld, prior.highest_noise)
@@ -151,6 +174,7 @@ def _restored(image_shape, settings: SamplerSettings, key, measurement, operator
     same, seen = canvas == image_shape, view(operator, prior, image_shape)
     settings = dataclasses.replace(settings, data_weight=weight)
     plan = make_plan(settings, prior.cld, prior.highest_noise)
+    plan = of_size(plan, prior.cld, enlargement(prior.image_size, canvas))
     loop = make_loop(measurement, operator if same else seen, prior, noise, plan)
     state, trace = run_steps(loop, loop.init(key, canvas), 0, settings.num_steps)
     if same:

@@ -8,8 +8,8 @@ from cvsa_jax.guidance import GUIDANCES
 from cvsa_jax.samplers import SAMPLERS
 from cvsa_jax.settings import Settings, require_known, setting
 
-NOISE, GUESS, SOLUTION = "noise", "guess", "solution"
-STARTS = (NOISE, GUESS, SOLUTION)
+NOISE, GUESS, SOLUTION, COARSE = "noise", "guess", "solution", "coarse"
+STARTS = (NOISE, GUESS, SOLUTION, COARSE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,9 @@ class SamplerSettings(Settings):
       num_corrections: Langevin steps at each noise level before the sampler's own, one evaluation each.
       num_particles: of 'particles', which returns all of them, (P, H, W, C).
       start: 'noise'; or 'guess', the operator's own first guess, diffused to t_start; or 'solution', that guess, or
-        where the operator has none the regularised linear solution, diffused.
+        where the operator has none the regularised linear solution, diffused; or 'coarse', for pixels that are seen or
+        not: an image of at least twice the side that the prior knows is begun with a small one of that side, restored
+        from the same measurement by as many steps, then enlarged and diffused; others at noise.
       data_weight: the power w of p(x) p(y | x)^w, > 0. 1 is Bayes' rule. A network is smoother than
         photographs are; about 2 makes up for that (Bissiri, Holmes, Walker (2016), A general framework
         for updating belief distributions).
@@ -46,8 +48,8 @@ class SamplerSettings(Settings):
     t_end: float = setting(SMALLEST_TIME, "The last time at which the network is asked.", above=0, below=1)
     start: str = setting(
         NOISE,
-        "Begin at noise, or, diffused to --t_start, at the operator's own guess (blind tasks: at a search) or at the "
-        "linear solution.",
+        "Begin at noise, or, diffused to --t_start, at the operator's own guess (blind tasks: at a search), at the "
+        "linear solution, or a large image at a restored small one (for holes).",
         choices=STARTS,
     )
     data_weight: float = setting(

@@ -15,7 +15,7 @@ from cvsa_jax.jobs.settings import JobSettings
 from cvsa_jax.noise import GaussianSettings
 from cvsa_jax.presets import POSTERIOR, preset_of
 from cvsa_jax.restoration import guided_sampler, view
-from cvsa_jax.sampler_settings import NOISE
+from cvsa_jax.sampler_settings import COARSE, NOISE
 from cvsa_jax.seeds import key_of_seed
 from cvsa_jax.settings import Settings, like, setting
 from cvsa_jax.types import InputError
@@ -72,7 +72,7 @@ def path_figure(own: FigureSettings, output: pathlib.Path) -> pathlib.Path:
     """Position, velocity and denoised image along one reverse path."""
     task = operators.find_task(own.task)
     loop = preset_of(own.task).sampler
-    if loop.start == NOISE:  # a sample goes a way; noise drawn afresh has none
+    if loop.start in (NOISE, COARSE):  # a sample goes a way; noise drawn afresh has none
         loop = preset_of(own.task, POSTERIOR).sampler
     loop = dataclasses.replace(loop, num_steps=own.num_steps, num_corrections=0, data_weight=1.0)
     prior, noise = checkpoints.load_prior(own.checkpoint).prior, GaussianSettings().model()

@@ -3,7 +3,7 @@
 from cvsa_jax.operators import TASKS
 from cvsa_jax.plans import evaluations_of
 from cvsa_jax.presets import ACCURACY, AIMS, Preset, preset_of
-from cvsa_jax.sampler_settings import NOISE
+from cvsa_jax.sampler_settings import COARSE, NOISE
 from cvsa_jax.settings import Field, fields, text_of
 
 
@@ -24,7 +24,8 @@ def _preset_text(preset: Preset) -> str:
     loop = preset.sampler
     count = evaluations_of(loop)
     each = f" of {count} evaluations" if count > 1 else ""
-    start = "" if loop.start == NOISE else f", from a guess at t = {loop.t_start:g}"
+    guess = f", from a guess at t = {loop.t_start:g}"
+    start = {NOISE: "", COARSE: ", a large image from a small one"}.get(loop.start, guess)
     work = f"{loop.num_steps} steps{each} x {preset.num_samples} samples, {preset.combine}{start}"
     names = f"{loop.sampler}, {loop.guidance}, {loop.time_grid}"
     return f"{names}; {work}; data weight {loop.data_weight:g}"

@@ -13,8 +13,8 @@ from jax.tree_util import Partial
 from cvsa_jax.noise import NoiseModel, as_noise
 from cvsa_jax.types import as_partial
 
-OPTIONAL = ("restrict", "measure", "expected", "project", "first_guess", "solve_gram", "near_gram", "blur_kernel",
-            "picture")  # fmt: skip
+OPTIONAL = ("restrict", "measure", "expected", "project", "first_guess", "reduced", "solve_gram", "near_gram",
+            "blur_kernel", "picture")  # fmt: skip
 CG_ITERATIONS = 15
 
 
@@ -69,6 +69,11 @@ class Operator:
 
     def first_guess(self, y: Any, key: jax.Array) -> jax.Array | None:
         """An image to begin with; None if there is none."""
+        return None
+
+    def reduced(self, y: Any, noise: NoiseModel, factor: int) -> "tuple[Any, Operator, NoiseModel] | None":
+        """What y tells of the image's means over squares of factor x factor pixels: a measurement of that smaller
+        image (its sides rounded up), its operator and noise; None if it is not known."""
         return None
 
     def solve_gram(self, r: jax.Array, noise_variance, prior_variance) -> jax.Array | None:

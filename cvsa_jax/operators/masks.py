@@ -9,11 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageDraw
 
+from cvsa_jax.noise import GaussianNoise
 from cvsa_jax.operators.base import Operator
 from cvsa_jax.operators.mask_files import AUTO, MEANS, MaskPicture, read_mask
 from cvsa_jax.operators.paired_files import PairedFiles
 from cvsa_jax.operators.task import Task, scaled
 from cvsa_jax.settings import Settings, setting
+
+DETAIL = 0.15  # the deviation of photographs' pixels within squares of a few
 
 
 @flax.struct.dataclass
@@ -37,6 +40,27 @@ class Mask(Operator):
 
     def restrict(self, y: jax.Array) -> jax.Array:
         return jnp.where(self.seen != 0, y, 0.0)
+
+    def reduced(self, y, noise, factor):
+        """Of each square the mean of what is seen there, by its precision p_i = seen^2 / sigma^2; y' = sum p x / sum p.
+
+        Its variance is 1 / sum p and, as a few pixels stand for the square, DETAIL^2 (1/k - 1/factor^2), k of them.
+        """
+        seen = jnp.asarray(self.seen, y.dtype)
+        precision = jnp.broadcast_to(seen**2 / noise.variance(y), y.shape)
+        pixels = jnp.where(seen != 0, y / jnp.where(seen != 0, seen, 1), 0)
+        margins = ((0, -y.shape[0] % factor), (0, -y.shape[1] % factor), (0, 0))
+
+        def sums(a):
+            a = jnp.pad(a, margins)
+            return a.reshape(a.shape[0] // factor, factor, a.shape[1] // factor, factor, -1).sum((1, 3))
+
+        weight, count = sums(precision), sums((seen != 0).astype(y.dtype))
+        some = count > 0
+        mean = jnp.where(some, sums(precision * pixels) / jnp.where(some, weight, 1), 0)
+        spread = DETAIL**2 * (1 / jnp.maximum(count, 1) - 1 / factor**2)
+        variance = jnp.where(some, 1 / jnp.where(some, weight, 1) + jnp.maximum(spread, 0), 1)
+        return mean, Mask(some.astype(y.dtype)), GaussianNoise(jnp.sqrt(variance))
 
     def solve_gram(self, r, noise_variance, prior_variance):
         return r / (noise_variance + prior_variance * self.seen**2)
@@ -161,9 +185,10 @@ def _given(generator, height, width, settings: MaskSettings) -> Mask:
     return given_mask(cast(np.ndarray, settings.mask), height, width)  # the file has been read
 
 
-# What a hole is filled with must fit its border: over 200 levels it is drawn afresh until it does. Samples
+# What a hole is filled with must fit its border: over 200 levels it is drawn afresh until it does. A wide one needs
+# what is known of whole images, which the prior knows at its own size. Samples
 # cannot forget what they drew; a seam shows unless the chain is corrected at each noise level.
-_HOLE = {"num_steps": 200}
+_HOLE = {"num_steps": 200, "start": "coarse"}
 _HOLE_SAMPLES = {
     "sampler": "ancestral", "guidance": "covariance", "num_steps": 25, "num_corrections": 7, "data_weight": 1.0,
 }  # fmt: skip

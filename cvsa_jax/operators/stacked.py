@@ -54,7 +54,7 @@ class Stacked(Operator):
         return self.parts.pack(self.operator(x, *kernel))
 
     def offers(self, method: str) -> bool:
-        return method not in ("near_gram", "blur_kernel", "picture") and self.operator.offers(method)
+        return method not in ("reduced", "near_gram", "blur_kernel", "picture") and self.operator.offers(method)
 
     def restrict(self, y: jax.Array) -> jax.Array:
         return self.parts.pack(self.operator.restrict(self.parts.unpack(y)))

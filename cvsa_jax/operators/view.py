@@ -66,6 +66,14 @@ class View(Operator):
         """Of the part; the loop fits it to the canvas."""
         return self.operator.first_guess(y, key)
 
+    def reduced(self, y, noise, factor):
+        """The same view of a smaller canvas."""
+        found = self.operator.reduced(y, noise, factor)
+        if found is None:
+            return None
+        height, width = -(-self.height // factor), -(-self.width // factor)
+        return found[0], View(found[1], height, width, self.averaged), found[2]
+
     def solve_gram(self, r: jax.Array, noise_variance, prior_variance) -> jax.Array | None:
         return self.operator.solve_gram(r, noise_variance, prior_variance / self.averaged)
 
