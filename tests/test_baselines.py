@@ -20,7 +20,15 @@ from cvsa_jax.baselines.ilvr import ilvr
 from cvsa_jax.baselines.mcg import mcg, projection
 from cvsa_jax.baselines.pigdm import pigdm
 from cvsa_jax.blind import BlindConvolution
-from cvsa_jax.jobs.baseline_constants import CONSTANTS, NUM_STEPS, documented
+from cvsa_jax.jobs.baseline_constants import (
+    CONSTANTS,
+    ELSEWHERE,
+    NUM_STEPS,
+    PUBLISHED,
+    RELEASED,
+    constants_of,
+    documented,
+)
 from cvsa_jax.jobs.methods import METHODS
 from cvsa_jax.noise import PoissonNoise
 from cvsa_jax.operators import (
@@ -510,7 +518,24 @@ def test_every_constant_has_a_source_and_the_documents_have_them_all():
         "|---" * len(rows[0]) + "|",
         *(f"| {' | '.join(r.values())} |" for r in rows),
     ]
-    assert "\n".join(table) in (ROOT / "docs" / "method.md").read_text()
+    lines = [f"- `{method}`: {', '.join(f'`{task}`' for task in tasks)}" for method, tasks in RELEASED.items()]
+    page = (ROOT / "docs" / "method.md").read_text()
+    assert "\n".join(table) in page
+    assert "\n".join(lines) in page
+
+
+def test_a_constant_is_called_published_only_for_a_task_that_was():
+    """The published nonlinear blur is `bkse_deblur`; its constants serve the camera's too, but are not its own."""
+    assert all(set(tasks) <= set(TASKS) for tasks in RELEASED.values())
+    for method, tasks in RELEASED.items():
+        for task in TASKS:
+            sources = {source for _, source in constants_of(method, task, 1000).values()}
+            assert not sources & {ELSEWHERE if task in tasks else PUBLISHED}, (method, task)
+    own, camera = (constants_of("daps", task, 1000) for task in ("bkse_deblur", "nonlinear_deblur"))
+    assert own["step_size"] == (1e-5, PUBLISHED)
+    assert own["langevin_steps"] == (200, PUBLISHED)
+    assert camera["step_size"] == (1e-5, ELSEWHERE)
+    assert constants_of("daps", "denoise", 1000)["tau"] == (0.01, ELSEWHERE)
 
 
 def settings_of(method, task, *texts, **given):
