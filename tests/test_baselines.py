@@ -42,7 +42,8 @@ from cvsa_jax.operators import (
     singular_form,
 )
 from cvsa_jax.operators.kernel_blur import Convolution
-from cvsa_jax.operators.separable import bicubic_matrix
+from cvsa_jax.operators.masks import given_mask
+from cvsa_jax.operators.separable import bicubic_matrix, reduction_factor
 from cvsa_jax.types import UnsuitableError
 
 SHAPE, VARIANCE, STEPS = (3, 2, 1), 0.25, 5
@@ -465,6 +466,41 @@ def test_classical_methods_improve_what_they_can(photos):
     with pytest.raises(UnsuitableError, match="no classical method"):
         operator = make_operator("nonlinear_deblur", np.random.default_rng(0), 32, 32)
         restore_classically(operator, photos[0], 0.05, photos[0].shape)
+
+
+@pytest.mark.parametrize(("side", "factor"), [(64, 4), (65, 4), (67, 4), (65, 2), (67, 8)])
+def test_the_classical_enlargement_is_in_register(side, factor):
+    """A slow wave comes back where it was, whether or not the side is a multiple of the factor."""
+    wave = 0.45 * np.cos(2 * np.pi * (np.arange(side) + 0.5) / side)
+    photo = np.add.outer(wave, wave)[..., None]
+    operator = make_operator(f"sr{factor}", None, side, side)
+    found = restore_classically(operator, np.asarray(operator(photo)), 0.0, photo.shape)
+    np.testing.assert_allclose(found, photo, atol=0.03)
+    for size in (2, 5, side):
+        assert reduction_factor(np.eye(size)) == 1
+        assert reduction_factor(bicubic_matrix(size, factor)) in (factor, size)  # all beyond the side are alike
+
+
+def test_the_classical_filling_undoes_the_gain_of_a_soft_mask(photos):
+    """A pixel that is seen through a filter comes back as it was; what lies under a hole does not matter."""
+    seen = np.ones((32, 32))
+    seen[:, :16], seen[10:14, 10:14] = 0.5, 0
+    operator, hole = given_mask(seen, 32, 32), seen == 0
+    y = np.where(hole[..., None], np.nan, operator(photos[0]))
+    found = restore_classically(operator, y, 0.01, photos[0].shape)
+    np.testing.assert_allclose(found[~hole], photos[0][~hole], atol=1e-6)
+    assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize(
+    "task", ["denoise", "gaussian_deblur", "motion_deblur", "random_inpaint", "sr4", "hdr", "jpeg"]
+)
+def test_the_classical_methods_take_measurements_without_noise(photos, task):
+    operator = make_operator(task, np.random.default_rng(0), 32, 32)
+    y = np.asarray(operator(photos[0]))
+    assert np.isfinite(restore_classically(operator, y, 0.0, photos[0].shape)).all()
+    flat = Convolution(jnp.pad(jnp.full((1, 4), 0.25), ((2, 2), (1, 0))))  # it removes some frequencies altogether
+    assert np.isfinite(restore_classically(flat, np.ones((12, 12, 1)), 0.0, (12, 12, 1))).all()
 
 
 def test_bad_settings_are_refused():

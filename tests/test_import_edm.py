@@ -152,6 +152,15 @@ def test_the_label_of_a_variance_preserving_network_is_its_time():
     np.testing.assert_allclose(np.sqrt(np.expm1(19.9 * t**2 / 2 + 0.1 * t)), sigma, rtol=2e-5)
 
 
+def test_a_network_of_discrete_steps_is_told_one_of_its_own():
+    """0, ..., M - 1 at every noise, each at its own level: below the least u_{M-1} that one, and not u_M = 0."""
+    levels = jnp.array([80.0, 9.0, 1.0, 0.1, 0.006, 0.0])
+    form = jax.jit(lambda s: FORMS["edm_iddpm"]({}, s, {"params": {"levels_of_noise": levels}}))
+    assert [float(form(s).label) for s in levels[:-1]] == [4, 3, 2, 1, 0]
+    assert {float(form(jnp.float32(s)).label) for s in (0.0, 1e-5, 6e-4, 2.9e-3)} == {0}
+    assert float(form(jnp.float32(1e12)).label) == 4
+
+
 def test_faults_in_a_file_are_named():
     source, _ = made("ddpmpp")
     record = source.config[edm.ARGUMENTS]
