@@ -574,6 +574,42 @@ def test_a_constant_is_called_published_only_for_a_task_that_was():
     assert constants_of("daps", "denoise", 1000)["tau"] == (0.01, ELSEWHERE)
 
 
+@pytest.mark.parametrize(
+    ("name", "constant", "allowed", "refused"),
+    [
+        *((n, c, (0.0, 0.5, 1.0), (-0.1, 1.5, float("inf"))) for n, c in (
+            ("ddrm", "eta"), ("ddrm", "eta_b"), ("ddnm", "eta"), ("diffpir", "zeta"), ("daps", "decay"),
+        )),
+        *((n, c, (1e-5, 20.0), (0.0, -1.0, float("nan"))) for n, c in (
+            ("dps", "step_size"), ("mcg", "step_size"), ("daps", "step_size"), ("blind_dps", "step_size"),
+            ("pigdm", "data_variance"), ("diffpir_texture", "trust"), ("daps", "tau"),
+        )),
+        *((n, c, (1, 3), (0, -2)) for n, c in (
+            ("daps", "ode_steps"), ("daps", "langevin_steps"), ("ddnm", "repeats"), ("ilvr", "factor"),
+        )),
+    ],
+)  # fmt: skip
+def test_constants_out_of_range_are_refused(name, constant, allowed, refused):
+    """Before anything compiles, on the command line and in Python: with them a chain diverges or is no number."""
+    task, prior = find_task("denoise"), prior_from_denoiser(Gaussian(jnp.zeros((8, 8, 1)), VARIANCE), CLD())
+    fill = METHODS[name].fill
+    for value in allowed:
+        made = fill(task, {"method_settings": (f"{constant}={value}",)})
+        assert made.constants()[constant] == value
+    for value in refused:
+        with pytest.raises(ValueError, match=f"^--method_settings={constant}={value}: {constant} must be "):
+            fill(task, {"method_settings": (f"{constant}={value}",)})
+        if name in BASELINES:
+            with pytest.raises(ValueError, match=f"^{constant} must be "):
+                baseline_loop(name, jnp.zeros((8, 8, 1)), lambda x: x, prior, (8, 8, 1), 10, 0.1, **{constant: value})
+
+
+def test_every_constant_has_been_given_a_range():
+    """A new constant of a method is a count, or is named among the ranges."""
+    for name, entry in (BASELINES | BLIND_BASELINES).items():
+        assert all(isinstance(d, int) or key in entry.ranges for key, d in constants(name).items()), name
+
+
 def settings_of(method, task, *texts, **given):
     """The constants of a job."""
     made = METHODS[method].fill(find_task(task), given | {"method_settings": texts} if texts else given)
