@@ -36,7 +36,9 @@ class JobSettings(MeasurementSettings):
         None, "The noise above which --high_noise_checkpoint takes over, on the scale of images in [-1, 1].", above=0,
         otherwise="the largest that --checkpoint knows",
     )  # fmt: skip
-    class_label: int | None = setting(None, "The class that a class-conditional prior is asked for.", low=0)
+    class_label: int | None = setting(
+        None, "The class that a class-conditional prior is asked for; of two priors each that knows classes.", low=0
+    )
     dtype: str | None = setting(
         None, "Arithmetic inside the network.", choices=DTYPES, otherwise="float32 on a CPU, bfloat16 elsewhere"
     )
