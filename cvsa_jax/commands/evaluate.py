@@ -14,8 +14,8 @@ and of four of a quarter; the tables show the best and say which.
 
 reports, for each image and in the mean: PSNR of the samples' mean and of a single sample, the root mean square
 error of the mean and the one that the samples' deviation promises, and the coverage: the share of the pixels
-whose truth lies in the 90 % interval (cvsa_jax.posterior.interval). A posterior that is right has a coverage of 90
-and equal error and deviation. It writes uncertainty.csv beside the pictures and prints the means as JSON.
+whose truth lies in the interval of --level, .9 (cvsa_jax.posterior.interval). A posterior that is right has a coverage
+of .9 and equal error and deviation. It writes uncertainty.csv beside the pictures and prints the means as JSON.
 """
 
 import dataclasses
