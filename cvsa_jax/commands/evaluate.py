@@ -7,7 +7,7 @@ prior, images, operators, measurements and seed. A comparison that was stopped g
 It writes jobs/ (each a folder of cvsa restore), per_image.csv, table.md, table.tex, figures/, report.html,
 constants.csv, which says where each constant of a baseline comes from, and comparison.json, which has every setting
 and every job's command. With --evaluations every method runs as one chain, and as the mean of two of half the length
-and of four of a quarter; the tables show the best and say which.
+and of four of a quarter; the tables show the best and say which. A chain of another method has at most 1000 steps.
 
     cvsa restore --task=sr4 --input=FOLDER --output=results/sr4 --aim=posterior
     cvsa evaluate --results=results/sr4
