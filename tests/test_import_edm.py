@@ -69,7 +69,7 @@ def made(name):
 
 
 def reference(class_name, arguments, network, x, s, chosen):
-    """D(x; s) by table 1 of EDM's paper."""
+    """D(x; s) by table 1 of EDM's paper; a network of discrete steps is asked for one of its own, not for u_M = 0."""
     d = arguments.get("sigma_data", 0.5)
     beta, least, steps = arguments.get("beta_d", 19.9), arguments.get("beta_min", 0.1), arguments.get("M", 1000)
     t = (np.sqrt(least**2 + 2 * beta * np.log(1 + s**2)) - least) / beta
@@ -78,7 +78,7 @@ def reference(class_name, arguments, network, x, s, chosen):
         "EDMPrecond": (d**2 / (s**2 + d**2), s * d / np.sqrt(s**2 + d**2), 1 / np.sqrt(s**2 + d**2), np.log(s) / 4),
         "VPPrecond": (1, -s, unit, (steps - 1) * t),
         "VEPrecond": (1, s, 1, np.log(s / 2)),
-        "iDDPMPrecond": (1, -s, unit, steps - 1 - np.argmin(np.abs(table(LEVELS) - s))),
+        "iDDPMPrecond": (1, -s, unit, steps - 1 - np.argmin(np.abs(table(LEVELS)[:-1] - s))),
     }[class_name]
     return skip * x + out * network(scale * x, float(label), chosen)[: len(x)]
 

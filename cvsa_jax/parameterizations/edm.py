@@ -11,6 +11,9 @@ with t(s) = (sqrt(beta_min^2 + 2 beta_d ln(1 + s^2)) - beta_min)/beta_d. c_noise
 was trained for; the other three keep s itself.
 
 References: Karras, Aittala, Aila, Laine (2022), arXiv:2206.00364, table 1.
+
+Deviation: EDM's code looks for the nearest u_j among all M + 1 and would tell -1 next to u_M = 0, where its sampler
+never asks; the CLD's last steps do.
 """
 
 import math
@@ -70,7 +73,7 @@ def _ve(c, s, params):
 
 
 def _iddpm(c, s, params):
-    # Of M + 1 levels that fall to u_M = 0, which is the image: the network has no step for it and is never asked there.
+    # Of M + 1 levels that fall to u_M = 0, which is the image: the network has no step for it.
     levels = params["params"]["levels_of_noise"][:-1]
     index = jnp.argmin(jnp.abs(levels - s))
     return Scaling(1.0, -s, 1 / jnp.hypot(1.0, s), (levels.size - 1 - index).astype(s.dtype))
