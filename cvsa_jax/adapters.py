@@ -44,7 +44,7 @@ class Schedule:
     def time(self, sigma: jax.Array | float) -> jax.Array:
         """t of a noise level, between the table's linearly in log sigma; beyond the table its first or last."""
         if self.label is not None:
-            return self.label(sigma)
+            return jnp.asarray(self.label(sigma))
         assert self.levels is not None  # as there is no label
         assert self.times is not None
         return jnp.interp(jnp.log(sigma), self.levels, self.times)
@@ -99,13 +99,17 @@ def exploding(
     if sigmas is None or label is not None:
         raise ValueError("a schedule needs either its noise levels or a label")
     levels = np.asarray(sigmas, np.float64)
+    if levels.ndim != 1 or levels.size < 2:
+        raise ValueError(f"a schedule needs two or more noise levels in a row, got the shape {levels.shape}")
     told = np.arange(levels.size, dtype=np.float64) if times is None else np.asarray(times, np.float64)
     if levels.shape != told.shape:
-        raise ValueError(f"there are {levels.size} noise levels, but {told.size} times")
+        raise ValueError(f"there are {levels.size} noise levels, but times of the shape {told.shape}")
     return _table(levels[::-1], told[::-1], False) if levels[0] > levels[-1] else _table(levels, told, False)
 
 
 def _table(sigmas: np.ndarray, times: np.ndarray, preserves: bool) -> Schedule:
+    if not np.isfinite(times).all():
+        raise ValueError("what a model is told must be finite at each noise level")
     if sigmas.ndim != 1 or len(sigmas) < 2 or not (sigmas > 0).all() or not (np.diff(sigmas) > 0).all():
         raise ValueError("a schedule needs two or more noise levels, positive and each different from the one before")
     working = jnp.result_type(float)

@@ -175,6 +175,20 @@ def load_prior(
     return LoadedPrior(prior, spec, training, calibrated, network)
 
 
+def classes_of(folder) -> int:
+    """How many classes a prior can be asked for; 0 of one that knows none.
+
+    Raises:
+      CheckpointError: if it is missing or damaged.
+    """
+    folder = find_prior(folder)
+    record = _read(folder / "prior.json")
+    try:
+        return description_from_json(record).spec.classes
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"cannot load the prior in {folder}: {_one_line(error)}") from error
+
+
 def read_prior(folder) -> StoredPrior:
     """What is stored of a prior, nothing added.
 

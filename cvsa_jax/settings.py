@@ -87,11 +87,12 @@ def setting(default: Any, help: str, unit: str = "", **facts) -> Any:
     return dataclasses.field(default=default, metadata={_KEY: Setting(help, unit, **facts)})
 
 
-def like(owner: type, name: str, default: Any = dataclasses.MISSING) -> Any:
-    """The same field as another class has, perhaps with another default."""
+def like(owner: type, name: str, default: Any = dataclasses.MISSING, **facts) -> Any:
+    """The same field as another class has, perhaps with another default, which is told as it is, or other facts."""
     field = next(f for f in fields(owner) if f.name == name)
     kept = field.default if default is dataclasses.MISSING else default
-    return dataclasses.field(default=kept, metadata={_KEY: field.setting})
+    words = {} if default is dataclasses.MISSING else {"otherwise": ""}
+    return dataclasses.field(default=kept, metadata={_KEY: field.setting._replace(**words, **facts)})
 
 
 @functools.cache

@@ -1,6 +1,6 @@
 """Faults put into the code one at a time, each with the tests that must notice it.
 
-    .venv/bin/python tests/mutations.py                  # all of them, about ten minutes of one core
+    .venv/bin/python tests/mutations.py                  # all of them, one after the other
     .venv/bin/python tests/mutations.py decoupled mask   # those whose name has one of the words
 
 Not a part of the suite. The code is changed in a copy. A fault that no test of its list notices is printed as ALIVE,
@@ -224,6 +224,16 @@ MUTATIONS = (
     Mutation("ddnm: the noise of y as if new", "baselines/ddnm.py",
              "jnp.sqrt(jnp.maximum(c**2 - (a * level) ** 2, 0.0))",
              "c", "tests/test_baselines.py -k ddnm"),
+    Mutation("edm: the image as a step of its own", "parameterizations/edm.py", '["levels_of_noise"][:-1]',
+             '["levels_of_noise"]', "tests/test_import_edm.py -k discrete"),
+    Mutation("classical: reductions stretched to the image", "baselines/classical.py", "(*large, channels)",
+             "image_shape", "tests/test_baselines.py -k register"),
+    Mutation("constants: published for every task", "jobs/baseline_constants.py",
+             "and task not in RELEASED[self.method]", "and False", "tests/test_baselines.py -k published"),
+    Mutation("experts: a class for the first alone", "jobs/settings.py", "self.load(second, high_label)",
+             "self.load(second)", "tests/test_jobs.py -k two_priors"),
+    Mutation("uncertainty: any chains are judged", "evaluation/uncertainty.py",
+             'if not (folder / "deviation").exists()', "if False", "tests/test_programs.py -k only_posterior"),
     Mutation("pictures: a diagonal turn is the other one", "pictures/reading.py", "5: (1, 0, 0)", "5: (1, 1, 1)",
              "tests/test_pictures.py -k orientations"),
     Mutation("pictures: the low bytes are lost", "pictures/deep.py", "high.astype(np.uint16) << 8 | low",
@@ -261,8 +271,8 @@ MUTATIONS = (
     Mutation("edm: log in place of log1p", "parameterizations/edm.py",
              'jnp.log1p(jnp.clip(s, *limits("edm_vp", c)) ** 2)', 'jnp.log(1 + jnp.clip(s, *limits("edm_vp", c)) ** 2)',
              "tests/test_import_edm.py -k label"),
-    Mutation("edm: the table of noise levels by one", "parameterizations/edm.py", "levels.size - 2 - index",
-             "levels.size - 1 - index", "tests/test_import_edm.py -k two"),
+    Mutation("edm: the table of noise levels by one", "parameterizations/edm.py", "levels.size - 1 - index",
+             "levels.size - index", "tests/test_import_edm.py -k two"),
     Mutation("edm arrays: q, k, v not interleaved", "importers/edm_arrays.py", "array.reshape(heads, -1, 3,",
              "array.reshape(heads, 3, -1,", "tests/test_import_edm.py -k official"),
     Mutation("cld: nothing added to the variance", "parameterizations/cld_sgm.py",

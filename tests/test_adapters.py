@@ -166,10 +166,24 @@ def test_gradients_pass():
         (lambda: preserving(np.array([0.5, 0.9])), "two or more noise levels"),
         (lambda: preserving(), "either alpha bar or a label"),
         (lambda: exploding(np.array([1.0, 1.0])), "two or more noise levels"),
-        (lambda: exploding(np.array([1.0, 2.0]), np.array([0.0])), "2 noise levels, but 1 times"),
+        (lambda: exploding(np.array([1.0, 2.0]), np.array([0.0])), r"2 noise levels, but times of the shape \(1,\)"),
+        (lambda: exploding(np.ones((2, 2))), r"two or more noise levels in a row, got the shape \(2, 2\)"),
+        (lambda: exploding(np.array([])), r"two or more noise levels in a row, got the shape \(0,\)"),
+        (lambda: exploding(np.float64(1)), r"two or more noise levels in a row, got the shape \(\)"),
+        (lambda: exploding(np.array([1.0, 2.0]), np.array([0.0, np.nan])), "must be finite"),
+        (lambda: preserving(np.array([])), "two or more noise levels"),
         (lambda: exploding(), "either its noise levels or a label"),
     ],
 )
 def test_bad_schedules_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("make", [preserving, exploding])
+def test_a_label_may_be_a_plain_number(make):
+    """What any function of sigma gives, is told: a Python number, one of NumPy, or an array."""
+    x = jnp.ones((2, 2, 1))
+    for t in (3, 3.0, np.float64(3), jnp.asarray(3)):
+        denoise = as_denoiser(lambda x, t: t * jnp.ones_like(x), make(label=lambda sigma, t=t: t), "x0")
+        np.testing.assert_array_equal(denoise(x, 1.0), 3 * x)

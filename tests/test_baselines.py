@@ -20,7 +20,15 @@ from cvsa_jax.baselines.ilvr import ilvr
 from cvsa_jax.baselines.mcg import mcg, projection
 from cvsa_jax.baselines.pigdm import pigdm
 from cvsa_jax.blind import BlindConvolution
-from cvsa_jax.jobs.baseline_constants import CONSTANTS, NUM_STEPS, documented
+from cvsa_jax.jobs.baseline_constants import (
+    CONSTANTS,
+    ELSEWHERE,
+    NUM_STEPS,
+    PUBLISHED,
+    RELEASED,
+    constants_of,
+    documented,
+)
 from cvsa_jax.jobs.methods import METHODS
 from cvsa_jax.noise import PoissonNoise
 from cvsa_jax.operators import (
@@ -34,7 +42,8 @@ from cvsa_jax.operators import (
     singular_form,
 )
 from cvsa_jax.operators.kernel_blur import Convolution
-from cvsa_jax.operators.separable import bicubic_matrix
+from cvsa_jax.operators.masks import given_mask
+from cvsa_jax.operators.separable import bicubic_matrix, reduction_factor
 from cvsa_jax.types import UnsuitableError
 
 SHAPE, VARIANCE, STEPS = (3, 2, 1), 0.25, 5
@@ -459,6 +468,41 @@ def test_classical_methods_improve_what_they_can(photos):
         restore_classically(operator, photos[0], 0.05, photos[0].shape)
 
 
+@pytest.mark.parametrize(("side", "factor"), [(64, 4), (65, 4), (67, 4), (65, 2), (67, 8)])
+def test_the_classical_enlargement_is_in_register(side, factor):
+    """A slow wave comes back where it was, whether or not the side is a multiple of the factor."""
+    wave = 0.45 * np.cos(2 * np.pi * (np.arange(side) + 0.5) / side)
+    photo = np.add.outer(wave, wave)[..., None]
+    operator = make_operator(f"sr{factor}", None, side, side)
+    found = restore_classically(operator, np.asarray(operator(photo)), 0.0, photo.shape)
+    np.testing.assert_allclose(found, photo, atol=0.03)
+    for size in (2, 5, side):
+        assert reduction_factor(np.eye(size)) == 1
+        assert reduction_factor(bicubic_matrix(size, factor)) in (factor, size)  # all beyond the side are alike
+
+
+def test_the_classical_filling_undoes_the_gain_of_a_soft_mask(photos):
+    """A pixel that is seen through a filter comes back as it was; what lies under a hole does not matter."""
+    seen = np.ones((32, 32))
+    seen[:, :16], seen[10:14, 10:14] = 0.5, 0
+    operator, hole = given_mask(seen, 32, 32), seen == 0
+    y = np.where(hole[..., None], np.nan, operator(photos[0]))
+    found = restore_classically(operator, y, 0.01, photos[0].shape)
+    np.testing.assert_allclose(found[~hole], photos[0][~hole], atol=1e-6)
+    assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize(
+    "task", ["denoise", "gaussian_deblur", "motion_deblur", "random_inpaint", "sr4", "hdr", "jpeg"]
+)
+def test_the_classical_methods_take_measurements_without_noise(photos, task):
+    operator = make_operator(task, np.random.default_rng(0), 32, 32)
+    y = np.asarray(operator(photos[0]))
+    assert np.isfinite(restore_classically(operator, y, 0.0, photos[0].shape)).all()
+    flat = Convolution(jnp.pad(jnp.full((1, 4), 0.25), ((2, 2), (1, 0))))  # it removes some frequencies altogether
+    assert np.isfinite(restore_classically(flat, np.ones((12, 12, 1)), 0.0, (12, 12, 1))).all()
+
+
 def test_bad_settings_are_refused():
     prior, same = prior_from_denoiser(Gaussian(jnp.zeros(SHAPE), VARIANCE), CLD()), as_operator(lambda x: x)
     with pytest.raises(ValueError, match="num_steps of a baseline"):
@@ -510,7 +554,60 @@ def test_every_constant_has_a_source_and_the_documents_have_them_all():
         "|---" * len(rows[0]) + "|",
         *(f"| {' | '.join(r.values())} |" for r in rows),
     ]
-    assert "\n".join(table) in (ROOT / "docs" / "method.md").read_text()
+    lines = [f"- `{method}`: {', '.join(f'`{task}`' for task in tasks)}" for method, tasks in RELEASED.items()]
+    page = (ROOT / "docs" / "method.md").read_text()
+    assert "\n".join(table) in page
+    assert "\n".join(lines) in page
+
+
+def test_a_constant_is_called_published_only_for_a_task_that_was():
+    """The published nonlinear blur is `bkse_deblur`; its constants serve the camera's too, but are not its own."""
+    assert all(set(tasks) <= set(TASKS) for tasks in RELEASED.values())
+    for method, tasks in RELEASED.items():
+        for task in TASKS:
+            sources = {source for _, source in constants_of(method, task, 1000).values()}
+            assert not sources & {ELSEWHERE if task in tasks else PUBLISHED}, (method, task)
+    own, camera = (constants_of("daps", task, 1000) for task in ("bkse_deblur", "nonlinear_deblur"))
+    assert own["step_size"] == (1e-5, PUBLISHED)
+    assert own["langevin_steps"] == (200, PUBLISHED)
+    assert camera["step_size"] == (1e-5, ELSEWHERE)
+    assert constants_of("daps", "denoise", 1000)["tau"] == (0.01, ELSEWHERE)
+
+
+@pytest.mark.parametrize(
+    ("name", "constant", "allowed", "refused"),
+    [
+        *((n, c, (0.0, 0.5, 1.0), (-0.1, 1.5, float("inf"))) for n, c in (
+            ("ddrm", "eta"), ("ddrm", "eta_b"), ("ddnm", "eta"), ("diffpir", "zeta"), ("daps", "decay"),
+        )),
+        *((n, c, (1e-5, 20.0), (0.0, -1.0, float("nan"))) for n, c in (
+            ("dps", "step_size"), ("mcg", "step_size"), ("daps", "step_size"), ("blind_dps", "step_size"),
+            ("pigdm", "data_variance"), ("diffpir_texture", "trust"), ("daps", "tau"),
+        )),
+        *((n, c, (1, 3), (0, -2)) for n, c in (
+            ("daps", "ode_steps"), ("daps", "langevin_steps"), ("ddnm", "repeats"), ("ilvr", "factor"),
+        )),
+    ],
+)  # fmt: skip
+def test_constants_out_of_range_are_refused(name, constant, allowed, refused):
+    """Before anything compiles, on the command line and in Python: with them a chain diverges or is no number."""
+    task, prior = find_task("denoise"), prior_from_denoiser(Gaussian(jnp.zeros((8, 8, 1)), VARIANCE), CLD())
+    fill = METHODS[name].fill
+    for value in allowed:
+        made = fill(task, {"method_settings": (f"{constant}={value}",)})
+        assert made.constants()[constant] == value
+    for value in refused:
+        with pytest.raises(ValueError, match=f"^--method_settings={constant}={value}: {constant} must be "):
+            fill(task, {"method_settings": (f"{constant}={value}",)})
+        if name in BASELINES:
+            with pytest.raises(ValueError, match=f"^{constant} must be "):
+                baseline_loop(name, jnp.zeros((8, 8, 1)), lambda x: x, prior, (8, 8, 1), 10, 0.1, **{constant: value})
+
+
+def test_every_constant_has_been_given_a_range():
+    """A new constant of a method is a count, or is named among the ranges."""
+    for name, entry in (BASELINES | BLIND_BASELINES).items():
+        assert all(isinstance(d, int) or key in entry.ranges for key, d in constants(name).items()), name
 
 
 def settings_of(method, task, *texts, **given):

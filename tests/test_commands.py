@@ -16,7 +16,7 @@ from conftest import SAMPLES
 from cvsa_jax import CLD, TASKS, Operator, SamplerSettings, __version__, commands, register_task
 from cvsa_jax.checkpoints import DEFAULT, KERNELS, find_prior
 from cvsa_jax.commands import VERBS, ablate, evaluate, flags
-from cvsa_jax.evaluation import comparison
+from cvsa_jax.evaluation import ablation, comparison
 from cvsa_jax.jobs import resolve
 from cvsa_jax.jobs.settings import JobSettings, known
 from cvsa_jax.noise import NOISES
@@ -289,8 +289,23 @@ def test_the_papers_blur_takes_the_place_of_the_cameras_if_its_weights_are_given
     assert plan_of(tmp_path, "--preset=table2", "--bkse_weights=a.npz").tasks == ["phase_retrieval", "bkse_deblur"]
 
 
+def test_help_tells_the_default_and_the_places_that_a_verb_has():
+    """A number is the default where there is one, not another verb's words; a bucket where a bucket is taken."""
+    buckets = set()
+    for verb in VERBS:
+        for _, some in module(verb).groups().values():
+            for field in some:
+                if field.default not in (None, (), ""):
+                    assert not field.setting.otherwise, (verb, field.name)
+                if "bucket, as" in flags.describe(field):
+                    buckets.add((verb, field.name))
+    assert buckets == {("restore", "input"), ("restore", "output")}
+
+
 def test_ablate_takes_every_flag_of_restore():
-    assert set(names(ablate.groups())) == {*names(known()), "sweep"}
+    """But those that it decides itself; nothing of it is on a bucket."""
+    assert {*names(ablate.groups())} == {*names(known()), "sweep"} - {*ablation.ALWAYS}
+    assert not [f.name for _, some in ablate.groups().values() for f in some if f.setting.remote]
 
 
 def test_ablate_sweeps_a_setting_of_the_operator(run_verb, tmp_path, tiny_checkpoint):
@@ -319,7 +334,10 @@ def test_ablate_sweeps_a_setting_of_the_operator(run_verb, tmp_path, tiny_checkp
         (["--sweep=mass"], "give different values"),
         (["--sweep=mass=1,2", "--sweep=mass=3"], "a setting may be swept once"),
         (["--sweep=output=a,b"], "output is the same for all jobs"),
-        (["--sweep=mass=1,2", "--report"], "--report belongs to cvsa restore"),
+        (["--sweep=mass=1,2", "--report"], "Unknown command line flag 'report'"),
+        (["--sweep=range=0,255"], "--sweep=range=0,255: range is a list, which has commas of its own, and cannot be"),
+        (["--sweep=method_settings=eta=1"], "method_settings is a list"),
+        (["--sweep=mass=1,2", "--input=gs://b/f"], "only --input and --output of cvsa restore take a bucket"),
         ([], "--sweep and --output are required"),
     ],
 )

@@ -141,6 +141,12 @@ def test_flags_of_a_job_are_documented():
     assert [name for name in sorted(names) if f"--{name}" not in text] == []
 
 
+def test_what_may_differ_between_two_runs_of_a_job_is_documented():
+    (told,) = re.findall(r"give `--overwrite`\. (`--[^.]*) may differ\.", (ROOT / "docs" / "tasks.md").read_text())
+    free = {f.name for _, some in known().values() for f in some if f.setting.free} - {"output", "overwrite"}
+    assert set(re.findall(r"--(\w+)", told)) == free
+
+
 def test_public_models_and_formats_are_documented():
     """Each model with its format, its file and its number of parameters."""
     text = (ROOT / "docs" / "models.md").read_text()

@@ -69,7 +69,7 @@ def made(name):
 
 
 def reference(class_name, arguments, network, x, s, chosen):
-    """D(x; s) by table 1 of EDM's paper."""
+    """D(x; s) by table 1 of EDM's paper; a network of discrete steps is asked for one of its own, not for u_M = 0."""
     d = arguments.get("sigma_data", 0.5)
     beta, least, steps = arguments.get("beta_d", 19.9), arguments.get("beta_min", 0.1), arguments.get("M", 1000)
     t = (np.sqrt(least**2 + 2 * beta * np.log(1 + s**2)) - least) / beta
@@ -78,7 +78,7 @@ def reference(class_name, arguments, network, x, s, chosen):
         "EDMPrecond": (d**2 / (s**2 + d**2), s * d / np.sqrt(s**2 + d**2), 1 / np.sqrt(s**2 + d**2), np.log(s) / 4),
         "VPPrecond": (1, -s, unit, (steps - 1) * t),
         "VEPrecond": (1, s, 1, np.log(s / 2)),
-        "iDDPMPrecond": (1, -s, unit, steps - 1 - np.argmin(np.abs(table(LEVELS) - s))),
+        "iDDPMPrecond": (1, -s, unit, steps - 1 - np.argmin(np.abs(table(LEVELS)[:-1] - s))),
     }[class_name]
     return skip * x + out * network(scale * x, float(label), chosen)[: len(x)]
 
@@ -150,6 +150,15 @@ def test_the_label_of_a_variance_preserving_network_is_its_time():
     label = jax.vmap(lambda s: FORMS["edm_vp"](DEFAULTS["edm_vp"], s, None).label)(jnp.float32(sigma))
     t = np.asarray(label, np.float64) / 999
     np.testing.assert_allclose(np.sqrt(np.expm1(19.9 * t**2 / 2 + 0.1 * t)), sigma, rtol=2e-5)
+
+
+def test_a_network_of_discrete_steps_is_told_one_of_its_own():
+    """0, ..., M - 1 at every noise, each at its own level: below the least u_{M-1} that one, and not u_M = 0."""
+    levels = jnp.array([80.0, 9.0, 1.0, 0.1, 0.006, 0.0])
+    form = jax.jit(lambda s: FORMS["edm_iddpm"]({}, s, {"params": {"levels_of_noise": levels}}))
+    assert [float(form(s).label) for s in levels[:-1]] == [4, 3, 2, 1, 0]
+    assert {float(form(jnp.float32(s)).label) for s in (0.0, 1e-5, 6e-4, 2.9e-3)} == {0}
+    assert float(form(jnp.float32(1e12)).label) == 4
 
 
 def test_faults_in_a_file_are_named():

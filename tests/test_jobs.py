@@ -3,6 +3,7 @@
 import collections
 import inspect
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,12 +13,15 @@ from cvsa_jax import CLD, SamplerSettings, load_prior, operators, restore
 from cvsa_jax.baselines import constants
 from cvsa_jax.checkpoints import KERNELS
 from cvsa_jax.commands import flags
+from cvsa_jax.descriptions import spec_to_json, statistics_to_json
 from cvsa_jax.evaluation import comparison
 from cvsa_jax.evaluation.judge import Judge
 from cvsa_jax.jobs import command, prepare, records, resolve
+from cvsa_jax.jobs import settings as job_settings
 from cvsa_jax.jobs.inputs import Reader
 from cvsa_jax.jobs.methods import METHODS
 from cvsa_jax.jobs.settings import JobSettings, known
+from cvsa_jax.networks import NetworkSpec
 from cvsa_jax.noise import NOISES
 from cvsa_jax.operators import TASKS, find_task
 from cvsa_jax.operators.task import BlindSettings
@@ -331,3 +335,32 @@ def test_defaults_exist_once():
     for name, parameter in inspect.signature(restore).parameters.items():
         if name in named and parameter.default is not inspect.Parameter.empty:
             assert parameter.default == named[name]
+
+
+@pytest.mark.parametrize(
+    ("classes", "label", "told"),
+    [
+        ((5, 5), 3, [3, 3]),
+        ((5, 0), 3, [3, None]),
+        ((0, 5), 3, [None, 3]),
+        ((0, 0), 3, [3, None]),  # which the first refuses
+        ((5, 5), None, [None, None]),
+        ((5,), 3, [3]),
+        ((0,), 3, [3]),
+    ],
+)
+def test_of_two_priors_each_that_knows_classes_is_told_the_class(monkeypatch, tmp_path, classes, label, told):
+    folders, loaded = [str(tmp_path / str(i)) for i in range(len(classes))], []
+    for folder, number in zip(folders, classes, strict=True):
+        record = {"network": spec_to_json(NetworkSpec(classes=number)), **statistics_to_json(None, None, ())}
+        records.write_json(tmp_path / folder / "prior.json", record | {"training": {}})
+
+    def load(checkpoint, cld, dtype, remat, class_label, pyramid):
+        loaded.append((checkpoint, class_label))
+        return SimpleNamespace(prior=SimpleNamespace(highest_noise=None))
+
+    monkeypatch.setattr(job_settings, "load_prior", load)
+    monkeypatch.setattr(job_settings, "experts", lambda *two: two)
+    given = dict(zip(("checkpoint", "high_noise_checkpoint"), folders, strict=False)) | {"class_label": label}
+    resolve({"task": "sr2", **PLACES, **given}).prior()
+    assert loaded == list(zip(folders, told, strict=True))

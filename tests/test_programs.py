@@ -18,8 +18,11 @@ from PIL import Image
 from cvsa_jax import checkpoints, data, folders, networks, operators, spectral
 from cvsa_jax.baselines import BASELINES
 from cvsa_jax.denoising import denoising_error
+from cvsa_jax.evaluation import uncertainty
+from cvsa_jax.images import save_image
 from cvsa_jax.jobs import resolve
 from cvsa_jax.presets import AIMS, preset_of
+from cvsa_jax.types import InputError
 
 FEW = ("--num_steps=6", "--num_samples=1")
 
@@ -304,6 +307,25 @@ def test_evaluate_reports_the_coverage_of_the_files(restore, run_verb, inputs, t
     assert means["coverage"] == pytest.approx(inside.mean(), abs=2e-3)
     assert means["psnr_mean"] == pytest.approx(float(rows(output / "metrics.csv")[0]["psnr"]), abs=0.1)
     assert rows(output / "uncertainty.csv")[0]["image"] == "colour0"
+
+
+def test_only_posterior_samples_are_judged(tmp_path):
+    """Chains that minimise error are refused; what is printed is JSON where a sample is the truth itself."""
+    truth = np.random.default_rng(0).uniform(-1, 1, (8, 8, 3))
+    for name, samples in (("a", (truth, truth[::-1])), ("b", (truth[::-1], -truth))):
+        save_image(tmp_path / "truth" / f"{name}.png", truth)
+        for i, sample in enumerate(samples):
+            save_image(tmp_path / "samples" / f"{name}_{i:02d}.png", sample)
+    (tmp_path / "metrics.csv").write_text("image,psnr\na,1\nb,1\n")
+    with pytest.raises(InputError, match=r"no posterior samples.*--aim=posterior"):
+        uncertainty.report(tmp_path, 0.9)
+    (tmp_path / "deviation").mkdir()
+    means = json.loads(json.dumps(uncertainty.report(tmp_path, 0.9), allow_nan=False))["means"]
+    alone = [float(row["psnr_sample"]) for row in rows(tmp_path / "uncertainty.csv")]
+    assert alone[0] == float("inf")
+    assert means["psnr_sample"] == pytest.approx(alone[1], abs=1e-3)
+    (tmp_path / "metrics.csv").write_text("image,psnr\na,1\n")
+    assert uncertainty.report(tmp_path, 0.9)["means"]["psnr_sample"] is None
 
 
 def test_evaluate_says_what_is_missing(run_verb, job, tmp_path):

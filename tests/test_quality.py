@@ -7,6 +7,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from cvsa_jax import frechet
+from cvsa_jax.evaluation.judge import Judge
 from cvsa_jax.frechet import Moments, frechet_distance
 from cvsa_jax.importers import arrays, quality
 from cvsa_jax.models.inception import FEATURES, Inception
@@ -36,6 +37,15 @@ def test_moments_of_pieces_are_those_of_the_whole():
     np.testing.assert_allclose(found.covariance, np.cov(features.T), rtol=1e-10)
     with pytest.raises(ValueError, match="at least two"):
         frechet.moments([features[:1]])
+
+
+def test_a_single_patch_has_no_distance():
+    """It is not a number, a dash in a table, and no error after all jobs have run."""
+    one, two = np.zeros((8, 8, 3)), np.zeros((9, 8, 3))
+    judge = Judge({})
+    assert np.isnan(judge.distances([one], [one])["patch_distance"])
+    assert judge.distances([two], [two])["patch_distance"] == 0
+    assert judge.distances([one, one], [one, one])["patch_distance"] == 0
 
 
 def test_distances_of_gaussians_are_known():

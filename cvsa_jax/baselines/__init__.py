@@ -1,7 +1,7 @@
 """Other methods on the same denoisers and operators, each a Loop(init, step)."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -14,36 +14,53 @@ from cvsa_jax.operators.base import as_operator
 from cvsa_jax.operators.stacked import stack
 from cvsa_jax.priors import Prior
 from cvsa_jax.samplers.base import Loop
+from cvsa_jax.settings import Field, Setting, check_value
 from cvsa_jax.types import UnsuitableError
 
 
 class Baseline(NamedTuple):
     """label: for tables. factory: of its loop; its constants are what has a default. num_steps: network evaluations
-    of a chain, unless others are asked for."""
+    of a chain, unless others are asked for. ranges: of those constants that cannot be every number from zero on."""
 
     label: str
     factory: Callable[..., Loop]
     num_steps: int
+    ranges: Mapping[str, Setting] = {}
+
+
+# What the constants of the methods below mean: a share of noise or of a length, or what is divided by.
+_SHARE, _POSITIVE = Setting("", low=0, high=1), Setting("", above=0)
+_RANGES = {
+    **dict.fromkeys(("eta", "eta_b", "zeta", "decay"), _SHARE),
+    **dict.fromkeys(("step_size", "data_variance", "trust", "tau"), _POSITIVE),
+}
 
 
 BASELINES = {
-    "dps": Baseline("DPS", dps.dps, 1000),
-    "mcg": Baseline("MCG", mcg.mcg, 1000),
-    "ilvr": Baseline("ILVR", ilvr.ilvr, 100),
-    "ddrm": Baseline("DDRM", ddrm.ddrm, 20),
-    "pigdm": Baseline("ΠGDM", pigdm.pigdm, 50),
-    "ddnm": Baseline("DDNM+", ddnm.ddnm, 100),
-    "diffpir": Baseline("DiffPIR", diffpir.diffpir, 100),
-    "diffpir_texture": Baseline("DiffPIR for texture", diffpir.diffpir, 100),
-    "daps": Baseline("DAPS", daps.daps, 1000),
+    "dps": Baseline("DPS", dps.dps, 1000, _RANGES),
+    "mcg": Baseline("MCG", mcg.mcg, 1000, _RANGES),
+    "ilvr": Baseline("ILVR", ilvr.ilvr, 100, _RANGES),
+    "ddrm": Baseline("DDRM", ddrm.ddrm, 20, _RANGES),
+    "pigdm": Baseline("ΠGDM", pigdm.pigdm, 50, _RANGES),
+    "ddnm": Baseline("DDNM+", ddnm.ddnm, 100, _RANGES),
+    "diffpir": Baseline("DiffPIR", diffpir.diffpir, 100, _RANGES),
+    "diffpir_texture": Baseline("DiffPIR for texture", diffpir.diffpir, 100, _RANGES),
+    "daps": Baseline("DAPS", daps.daps, 1000, _RANGES),
 }
-BLIND_BASELINES = {"blind_dps": Baseline("BlindDPS", blind_dps.blind_dps, 1000)}
+BLIND_BASELINES = {"blind_dps": Baseline("BlindDPS", blind_dps.blind_dps, 1000, _RANGES)}
 
 
 def constants(name: str) -> dict[str, float]:
     """What can be set of a baseline beside its steps, with its default."""
     parameters = inspect.signature((BASELINES | BLIND_BASELINES)[name].factory).parameters.values()
     return {p.name: p.default for p in parameters if p.default is not p.empty and p.name != "num_steps"}
+
+
+def check_constant(name: str, key: str, value: Any) -> None:
+    """Raises ValueError unless a constant of a baseline is in its range: by default finite, >= 0, a count >= 1."""
+    baseline, default = (BASELINES | BLIND_BASELINES)[name], constants(name)[key]
+    usual = Setting("", low=1 if isinstance(default, int) else 0)
+    check_value(Field(key, type(default), default, baseline.ranges.get(key, usual)), value)
 
 
 def baseline_loop(
@@ -70,6 +87,8 @@ def baseline_loop(
     assert isinstance(noise, GaussianNoise)  # as it went in
     if jnp.ndim(noise.std) and h.offers("solve_gram"):  # whose closed form is that of one level
         raise UnsuitableError("it knows one noise level alone")
+    for key in constants(name).keys() & settings.keys():
+        check_constant(name, key, settings[key])
     return BASELINES[name].factory(prior.denoise, y, h, noise.std, tuple(image_shape), num_steps, **settings)
 
 
@@ -78,6 +97,7 @@ __all__ = [
     "BLIND_BASELINES",
     "Baseline",
     "baseline_loop",
+    "check_constant",
     "constants",
     "restore_classically",
 ]

@@ -13,21 +13,22 @@ from cvsa_jax.operators.identity import Identity
 from cvsa_jax.operators.kernel_blur import Convolution
 from cvsa_jax.operators.masks import Mask
 from cvsa_jax.operators.phase import FourierMagnitude
-from cvsa_jax.operators.separable import Separable
+from cvsa_jax.operators.separable import Separable, reduction_factor
 from cvsa_jax.operators.tones import Clip, Quantised
 from cvsa_jax.types import UnsuitableError
 
 # Total variation's weight over the noise's deviation, that for JPEG, which is far above the noise's, and the
 # Wiener filter's balance over the noise's variance: each the best of a few on the first shipped photographs.
 TV_WEIGHT, JPEG_WEIGHT, BALANCE = 0.5, 0.075, 6.0
+LEAST_BALANCE = 1e-14  # of measurements without noise: a frequency that the blur removes altogether is no 0/0
 
 
 def restore_classically(operator: Operator, measurement: np.ndarray, noise_std: float, image_shape) -> np.ndarray:
     """An image (H, W, C) in [-1, 1] from y, in the operator's customary way.
 
     Noise and JPEG by total variation (Chambolle 2004), blur by the Wiener filter with a Laplacian as
-    prior (Orieux et al. 2010), masks by biharmonic filling, reduction by bicubic enlargement and total
-    variation, a clipped range by dividing by the gain, phases by Fienup's iteration.
+    prior (Orieux et al. 2010), masks by dividing by their gain and biharmonic filling, reduction by bicubic
+    enlargement and total variation, a clipped range by dividing by the gain, phases by Fienup's iteration.
 
     Args:
       operator: H. measurement: y. noise_std: >= 0. image_shape: (H, W, C).
@@ -47,6 +48,8 @@ def _restore(operator, y, noise_std, image_shape) -> np.ndarray:
 def _total_variation(y, weight):
     from skimage.restoration import denoise_tv_chambolle
 
+    if not weight:
+        return y
     return denoise_tv_chambolle(y, weight, channel_axis=-1)
 
 
@@ -69,7 +72,9 @@ def _(operator: Clip, y, noise_std, image_shape):
 def _(operator: Mask, y, noise_std, image_shape):
     from skimage.restoration import inpaint_biharmonic
 
-    return inpaint_biharmonic(y, np.asarray(operator.seen)[..., 0] == 0, channel_axis=-1)
+    seen = np.asarray(operator.seen, np.float64)
+    known = np.where(seen != 0, y / np.where(seen != 0, seen, 1), 0)
+    return inpaint_biharmonic(known, seen[..., 0] == 0, channel_axis=-1)
 
 
 def _wiener(y, kernel, noise_std):
@@ -79,7 +84,8 @@ def _wiener(y, kernel, noise_std):
     margins = [n // 2 for n in kernel.shape]
     padded = np.pad(y, [(m, m) for m in margins] + [(0, 0)], mode="reflect")
     # scikit-image's kernel correlates as ours does, its middle at the centre.
-    found: list[Any] = [wiener(c, kernel, BALANCE * noise_std**2, clip=False) for c in np.moveaxis(padded, -1, 0)]
+    balance = max(BALANCE * noise_std**2, LEAST_BALANCE)
+    found: list[Any] = [wiener(c, kernel, balance, clip=False) for c in np.moveaxis(padded, -1, 0)]
     inside = tuple(slice(m, n - m) for m, n in zip(margins, padded.shape[:2], strict=True))
     return np.stack(found, -1)[inside]
 
@@ -94,7 +100,11 @@ def _(operator: Separable, y, noise_std, image_shape):
     kernel = operator.blur_kernel()
     if kernel is not None:
         return _wiener(y, kernel, noise_std)
-    return _total_variation(np.asarray(jax.image.resize(y, image_shape, "cubic")), TV_WEIGHT * noise_std)
+    # A side that is no multiple of the factor is enlarged beyond the image, so that pixels stay in register.
+    height, width, channels = image_shape
+    large = [len(matrix) * reduction_factor(np.asarray(matrix)) for matrix in (operator.rows, operator.columns)]
+    enlarged = np.asarray(jax.image.resize(y, (*large, channels), "cubic"))[:height, :width]
+    return _total_variation(enlarged, TV_WEIGHT * noise_std)
 
 
 @_restore.register(FourierMagnitude)

@@ -37,6 +37,9 @@ def ddnm(
 
     References: Wang, Yu, Zhang (2022), arXiv:2212.00490, algorithms 3 and 4; the steps and the grid are those of the
     published code for noisy measurements.
+
+    Deviation: with repeats > 1 the published code goes back by noising x_0hat, which the measurement has not corrected;
+    here the step's result z_s is noised.
     """
     form = singular_form(operator, tuple(image_shape))
     table = schedule(-(-num_steps // repeats), whole_times)

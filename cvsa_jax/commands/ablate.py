@@ -3,10 +3,11 @@ r"""Vary one setting at a time and see what it does.
     cvsa ablate --task=motion_deblur --input=FOLDER --limit=8 --image_size=64 \
       --sweep=mass=.1,.25,1 --sweep=num_steps=20,50,100 --output=results/ablation
 
---sweep takes any flag of cvsa restore (mass, friction, beta, gamma, num_steps, num_samples, guidance, sampler,
-time_grid, noise_std, ...), and every flag of that verb may be given for all the jobs. Each value of each sweep is a
-job in OUTPUT/NAME=VALUE; a run that was stopped goes on with the same command. It writes ablation.csv (each image),
-ablation.md (means and their 95 % intervals), NAME.png for each sweep (PSNR, SSIM and residual), and report.html.
+--sweep takes any flag of cvsa restore that is no list (mass, friction, beta, gamma, num_steps, num_samples, guidance,
+sampler, time_grid, noise_std, ...), and every flag of that verb but --overwrite and --report may be given for all the
+jobs. Each value of each sweep is a job in OUTPUT/NAME=VALUE; a run that was stopped goes on with the same command. It
+writes ablation.csv (each image), ablation.md (means and their 95 % intervals), NAME.png for each sweep (PSNR, SSIM and
+residual), and report.html.
 """
 
 import dataclasses
@@ -32,8 +33,10 @@ class AblateSettings(Settings):
 
 
 def groups() -> Groups:
-    """The verb's flags."""
-    return {"Ablation": ("", fields(AblateSettings)), **known()}
+    """The verb's flags: those of a job, on folders here, but for what an ablation decides itself."""
+    remark, some = known()["Job"]
+    here = [f._replace(setting=f.setting._replace(remote=False)) for f in some if f.name not in ablation.ALWAYS]
+    return {"Ablation": ("", fields(AblateSettings)), **known(), "Job": (remark, here)}
 
 
 def check(given: dict[str, Any]) -> Callable[[], None]:
@@ -43,9 +46,6 @@ def check(given: dict[str, Any]) -> Callable[[], None]:
         raise ValueError("--sweep and --output are required")
     remote.refuse("output", output)
     remote.refuse("input", given.get("input"))
-    for name in ablation.OWN:
-        if name in given:
-            raise ValueError(f"--{name} belongs to cvsa restore; an ablation always goes on and writes a report")
     folder = pathlib.Path(output)
     sweeps = ablation.read_sweeps(texts, given, folder, lambda flag: parse([flag], known()))
     for sweep in sweeps:

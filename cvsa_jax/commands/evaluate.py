@@ -7,15 +7,15 @@ prior, images, operators, measurements and seed. A comparison that was stopped g
 It writes jobs/ (each a folder of cvsa restore), per_image.csv, table.md, table.tex, figures/, report.html,
 constants.csv, which says where each constant of a baseline comes from, and comparison.json, which has every setting
 and every job's command. With --evaluations every method runs as one chain, and as the mean of two of half the length
-and of four of a quarter; the tables show the best and say which.
+and of four of a quarter; the tables show the best and say which. A chain of another method has at most 1000 steps.
 
     cvsa restore --task=sr4 --input=FOLDER --output=results/sr4 --aim=posterior
     cvsa evaluate --results=results/sr4
 
 reports, for each image and in the mean: PSNR of the samples' mean and of a single sample, the root mean square
 error of the mean and the one that the samples' deviation promises, and the coverage: the share of the pixels
-whose truth lies in the 90 % interval (cvsa_jax.posterior.interval). A posterior that is right has a coverage of 90
-and equal error and deviation. It writes uncertainty.csv beside the pictures and prints the means as JSON.
+whose truth lies in the interval of --level, .9 (cvsa_jax.posterior.interval). A posterior that is right has a coverage
+of .9 and equal error and deviation. It writes uncertainty.csv beside the pictures and prints the means as JSON.
 """
 
 import dataclasses

@@ -108,6 +108,8 @@ def describe(field: Field) -> str:
     """The help of a flag with its unit, range and default."""
     rule = field.setting
     facts = [rule.describe()] if rule.describe() else []
+    if rule.remote:
+        facts.append("also on a bucket, as gs://BUCKET/FOLDER")
     if rule.unit:
         facts.append(f"in {rule.unit}" if not rule.unit.startswith("for") else rule.unit)
     if rule.otherwise:

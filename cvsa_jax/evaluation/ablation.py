@@ -12,13 +12,15 @@ from cvsa_jax.evaluation import report
 from cvsa_jax.evaluation.finished import FinishedJob
 from cvsa_jax.evaluation.tables import Grid, figure
 from cvsa_jax.jobs import RestorationJob, prepare, records, resolve
+from cvsa_jax.jobs.settings import known
 from cvsa_jax.measures import MEASURES
 from cvsa_jax.types import InputError
 from cvsa_jax.writing import whole, write_text
 
 SHOWN = ("psnr", "ssim", "kernel_mse", "residual", "seconds", "network_evaluations")
 PLOTTED = ("psnr", "ssim", "residual")
-OWN = ("output", "overwrite", "report")  # what cannot be swept, as the ablation has its own
+ALWAYS = ("overwrite", "report")  # what the ablation decides: it goes on, and writes a report of its own
+OWN = ("output", *ALWAYS)  # what cannot be swept
 
 
 class Sweep(NamedTuple):
@@ -39,14 +41,16 @@ def read_sweeps(
       parse: '--NAME=VALUE' -> the given values that it stands for.
 
     Raises:
-      ValueError: on an unknown setting or a value that it does not take.
+      ValueError: on an unknown setting, one that is a list, or a value that it does not take.
     """
-    sweeps = []
+    sweeps, lists = [], {f.name for _, some in known().values() for f in some if f.kind is tuple}
     for text in texts:
         name, _, listed = text.partition("=")
         parts = [v for v in listed.split(",") if v]
         if name in OWN:
             raise ValueError(f"--sweep={text}: {name} is the same for all jobs")
+        if name in lists:
+            raise ValueError(f"--sweep={text}: {name} is a list, which has commas of its own, and cannot be swept")
         if not parts or len(set(parts)) < len(parts):
             raise ValueError(f"--sweep={text}: give different values, as in --sweep=mass=.1,.25,1")
         jobs = []

@@ -45,10 +45,10 @@ class Judge:
         return float(self._lpips(a, b)[0])
 
     def distances(self, truths: list[np.ndarray], images: list[np.ndarray]) -> dict[str, float]:
-        """Fréchet distances of two sets: of patches, and of Inception's features with weights."""
+        """Fréchet distances of two sets: of patches, and of Inception's features with weights; NaN of less than two."""
         out = {"patch_distance": _distance(map(frechet.patches, truths), map(frechet.patches, images))}
         network = self._inception
-        if network is not None and len(images) > 1:
+        if network is not None:
             features = lambda xs: (np.asarray(network(_colours(x)[None])) for x in xs)  # noqa: E731
             out["fid"] = _distance(features(truths), features(images))
         return out
@@ -59,4 +59,8 @@ def _colours(x: np.ndarray) -> np.ndarray:
 
 
 def _distance(a: Iterable[np.ndarray], b: Iterable[np.ndarray]) -> float:
-    return frechet.frechet_distance(frechet.moments(a), frechet.moments(b))
+    try:
+        both = frechet.moments(a), frechet.moments(b)
+    except ValueError:  # a single image, or its single patch, has no covariance
+        return math.nan
+    return frechet.frechet_distance(*both)

@@ -63,7 +63,11 @@ def equal_evaluations(task: str, row: str, evaluations: int) -> list[dict[str, i
     """The settings with which a method takes at most about so many evaluations an image, for each number of chains.
 
     CHAINS of them, whose mean has less error than a chain; where the answer is the start of least residual, one and
-    PHASE_STARTS. A posterior sample is one chain. A search for a kernel has a fixed number.
+    PHASE_STARTS. A posterior sample is one chain. A search for a kernel has a fixed number. A chain of another method
+    has at most TRAINING_STEPS: a number of chains that would need longer ones is left out.
+
+    Raises:
+      ValueError: if no number of chains takes so many.
     """
     entry, each, counts = find_task(task), 1, [1, PHASE_STARTS] if preset_of(task).combine == RESIDUAL else CHAINS
     if row == CLASSICAL or (row == CVSA and entry.blind) or (row == SAMPLE and entry.posterior is None):
@@ -72,7 +76,11 @@ def equal_evaluations(task: str, row: str, evaluations: int) -> list[dict[str, i
         each = evaluations_of(preset_of(task).sampler)
     if row == SAMPLE:
         each, counts = evaluations_of(preset_of(task, POSTERIOR).sampler), CHAINS[:1]
-    most = evaluations if row in _OWN else TRAINING_STEPS
-    found = [{"num_steps": min(evaluations // (each * n), most), "num_samples": n} for n in counts]
+    found = [{"num_steps": evaluations // (each * n), "num_samples": n} for n in counts]
+    if row not in _OWN:
+        found = [settings for settings in found if settings["num_steps"] <= TRAINING_STEPS]
+        if not found:
+            most = max(counts) * (TRAINING_STEPS + 1) - 1
+            raise ValueError(f"--evaluations={evaluations}: {ROWS[row][0]} takes at most {most}; see --methods")
     usable = [settings for settings in found if settings["num_steps"] >= 2]
     return usable or [{"num_steps": 2, "num_samples": 1}]

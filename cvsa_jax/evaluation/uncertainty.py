@@ -34,10 +34,10 @@ def judge(truth: np.ndarray, samples: np.ndarray, level: float) -> dict:
 
 
 def report(folder: pathlib.Path, level: float) -> dict:
-    """Write uncertainty.csv beside the pictures; the means over the images.
+    """Write uncertainty.csv beside the pictures; the means over the images, of finite figures, None where none is.
 
     Raises:
-      InputError: if the folder is no finished job with truths and at least two samples an image.
+      InputError: if the folder is no finished job with truths and at least two posterior samples an image.
     """
     if not (folder / "metrics.csv").exists():
         raise InputError(f"--results={folder} holds no metrics.csv of cvsa restore")
@@ -48,6 +48,11 @@ def report(folder: pathlib.Path, level: float) -> dict:
     few = [name for name, paths in files.items() if len(paths) < 2]
     if few or not names:
         raise InputError(f"--results={folder} has less than two samples an image; restore with --aim=posterior")
+    if not (folder / "deviation").exists():  # which a job writes of posterior samples alone
+        raise InputError(
+            f"--results={folder} has no deviation/: its chains are no posterior samples, whose mean is restored; "
+            "restore with --aim=posterior"
+        )
     rows = []
     for name, paths in files.items():
         truth = images.read_image(folder / "truth" / f"{name}.png")
@@ -55,5 +60,11 @@ def report(folder: pathlib.Path, level: float) -> dict:
         rows.append({"image": name} | judge(truth, samples, level))
     shown = [{k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows]
     write_rows(folder / "uncertainty.csv", COLUMNS, shown)
-    means = {c: round(float(np.mean([row[c] for row in rows])), 4) for c in COLUMNS[1:]}
+    means = {c: _mean([row[c] for row in rows]) for c in COLUMNS[1:]}
     return {"level": level, "images": len(rows), "means": means}
+
+
+def _mean(values: list[float]) -> float | None:
+    """Of the finite ones, as JSON knows no others: a sample that is the truth has an infinite PSNR."""
+    finite = [v for v in values if np.isfinite(v)]
+    return round(float(np.mean(finite)), 4) if finite else None

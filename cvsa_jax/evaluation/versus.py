@@ -29,7 +29,7 @@ class VersusSettings(Settings):
         None, f"Another library to compare with, in place of the parts; it must be there: {against_deepinv.EXTRA}.",
         choices=("deepinv",), replaces=tuple(f.name for f in fields(BenchmarkSettings) if f.name not in SHARED),
     )  # fmt: skip
-    input: str | None = like(JobSettings, "input")
+    input: str | None = like(JobSettings, "input", remote=False)
     limit: int = like(JobSettings, "limit", 8)
     evaluations: tuple[int, ...] = setting((28, 100), "Evaluations of the network for an image by the others' methods.")
     own_evaluations: tuple[int, ...] = setting((10, 28), "Those by CVSA, over all its chains.")

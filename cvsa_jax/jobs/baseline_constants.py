@@ -9,15 +9,24 @@ NUM_STEPS = "num_steps"
 BLUR = ("gaussian_deblur", "motion_deblur")
 HOLES = ("box_inpaint", "random_inpaint", "mask_inpaint")
 REDUCTION = ("sr2", "sr4", "sr8")
-PUBLISHED, PAPER = "published code", "its paper's"
+PUBLISHED, ELSEWHERE, PAPER = "published code", "published for another task", "its paper's"
+# The tasks that the authors' code has itself, of those methods that take a constant from it. The published nonlinear
+# blur is `bkse_deblur`; `nonlinear_deblur` is another operator.
+RELEASED = {
+    "dps": ("phase_retrieval",),
+    "ddnm": ("denoise", "gaussian_deblur", *HOLES, *REDUCTION),
+    "diffpir_texture": (*BLUR, *HOLES, *REDUCTION),
+    "daps": (*BLUR, "box_inpaint", "random_inpaint", "sr4", "phase_retrieval", "hdr", "bkse_deblur"),
+}
 
 
 class Constant(NamedTuple):
     """A constant of a method.
 
     method: in BASELINES or BLIND_BASELINES. name: of the factory, or NUM_STEPS. tasks: which have it; none are all.
-    value: None is the factory's own default, of NUM_STEPS the registry's. source: where it comes from. scaled: whether
-    `value` is that of 1000 steps, and 1000/T times it that of T. at_least: evaluations of a chain from which it holds.
+    value: None is the factory's own default, of NUM_STEPS the registry's. source: where it comes from; see `origin`.
+    scaled: whether `value` is that of 1000 steps, and 1000/T times it that of T. at_least: evaluations of a chain from
+    which it holds.
     """
 
     method: str
@@ -35,6 +44,10 @@ class Constant(NamedTuple):
             return self.value
         baseline = (BASELINES | BLIND_BASELINES)[self.method]
         return baseline.num_steps if self.name == NUM_STEPS else constants(self.method)[self.name]
+
+    def origin(self, task: str) -> str:
+        """The source in a job of one task: what is published is so for the tasks of RELEASED alone."""
+        return ELSEWHERE if self.source == PUBLISHED and task not in RELEASED[self.method] else self.source
 
 
 # Of a method and a name the last one that fits a task counts. "Chosen" is by PSNR on the shipped samples at 64x64,
@@ -73,10 +86,10 @@ CONSTANTS = (
     Constant("daps", "ode_steps", (), None, "chosen of 1, 2 (`random_inpaint`)"),
     Constant("daps", "ode_steps", (), 5, PUBLISHED, at_least=1000),
     Constant("daps", "langevin_steps", (), None, PUBLISHED),
-    Constant("daps", "langevin_steps", ("nonlinear_deblur",), 200, PUBLISHED),
+    Constant("daps", "langevin_steps", ("nonlinear_deblur", "bkse_deblur"), 200, PUBLISHED),
     Constant("daps", "step_size", (), None, PUBLISHED),
     Constant("daps", "step_size", ("motion_deblur", "box_inpaint", "phase_retrieval"), 5e-5, PUBLISHED),
-    Constant("daps", "step_size", ("nonlinear_deblur",), 1e-5, PUBLISHED),
+    Constant("daps", "step_size", ("nonlinear_deblur", "bkse_deblur"), 1e-5, PUBLISHED),
     Constant("daps", "step_size", ("hdr",), 2e-5, PUBLISHED),
     Constant("daps", "decay", (), None, PUBLISHED),
     Constant("daps", "tau", (), None, PUBLISHED),
@@ -96,7 +109,7 @@ def constants_of(method: str, task: str, num_steps: int) -> dict[str, tuple[floa
     for entry in _entries(method, task):
         if entry.name != NUM_STEPS and num_steps >= entry.at_least:
             scale = TRAINING_STEPS / num_steps if entry.scaled else 1
-            found[entry.name] = entry.number * scale, entry.source
+            found[entry.name] = entry.number * scale, entry.origin(task)
     return found
 
 

@@ -16,7 +16,7 @@ LOWEST, HIGHEST = 0.35, 2.0
 MUCH = 0.5  # noise that hides a photograph
 # An answer of which so large a SHARE lies beyond LEVEL is of no image in [-1, 1]; of right ones at most .0006 did.
 LEVEL, SHARE = 1.2, 0.005
-# The least of 5, 10, 15, 25, 35 and the preset's own steps that lost at most 1.5 dB to the preset, at noise .05
+# The least of 10, 15, 25, 35 and the preset's own steps that lost at most 1.5 dB to the preset, at noise .05
 # (docs/results.md). Blind tasks, whose search does the most, and `bkse_deblur` are as what they are most like.
 USUAL_STEPS = 10
 LEAST_STEPS = {

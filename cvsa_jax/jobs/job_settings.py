@@ -19,13 +19,12 @@ class JobSettings(MeasurementSettings):
 
     task: str | None = setting(None, "The degradation, or several joined by '+': motion_deblur+sr4; see --list_tasks.")
     input: str | None = setting(
-        None, "An image, or a folder of images (subfolders are searched); also on a bucket, as gs://BUCKET/FOLDER.",
-        free=True, path=True, remote=True,
-    )  # fmt: skip
+        None, "An image, or a folder of images (subfolders are searched).", free=True, path=True, remote=True
+    )
     list: str | None = setting(
         None, "Text file that names the images to take, a path a line, relative to --input.", free=True, path=True
     )
-    output: str | None = setting(None, "Folder of the results; also on a bucket.", free=True, path=True, remote=True)
+    output: str | None = setting(None, "Folder of the results.", free=True, path=True, remote=True)
     measured: bool = setting(False, "The inputs are degraded already; else they are clean, and are degraded first.")
     operator: str | None = setting(None, "An operator/NAME.npz of an earlier job, to use for every image.", path=True)
     checkpoint: str = setting(DEFAULT, "The prior: the name of a shipped one, or a folder.", path=True)
@@ -36,7 +35,9 @@ class JobSettings(MeasurementSettings):
         None, "The noise above which --high_noise_checkpoint takes over, on the scale of images in [-1, 1].", above=0,
         otherwise="the largest that --checkpoint knows",
     )  # fmt: skip
-    class_label: int | None = setting(None, "The class that a class-conditional prior is asked for.", low=0)
+    class_label: int | None = setting(
+        None, "The class that a class-conditional prior is asked for; of two priors each that knows classes.", low=0
+    )
     dtype: str | None = setting(
         None, "Arithmetic inside the network.", choices=DTYPES, otherwise="float32 on a CPU, bfloat16 elsewhere"
     )

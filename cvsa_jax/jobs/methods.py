@@ -1,11 +1,10 @@
 """What can restore: CVSA, the baselines, and the classical yardstick, behind one interface."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
-from cvsa_jax.baselines import BASELINES, BLIND_BASELINES, Baseline, constants
+from cvsa_jax.baselines import BASELINES, BLIND_BASELINES, Baseline, check_constant, constants
 from cvsa_jax.batch import BatchRestorer, KernelPrior, baseline_loops, guided_loops
 from cvsa_jax.jobs.baseline_constants import constants_of, steps_of
 from cvsa_jax.jobs.classical import ClassicalRestorer
@@ -128,7 +127,7 @@ def _read_constants(name: str, label: str, texts: tuple[str, ...]) -> dict[str, 
     """NAME=NUMBER,... as numbers.
 
     Raises:
-      ValueError: on a constant that the method does not have, or no number.
+      ValueError: on a constant that the method does not have, no number, or one out of its range.
     """
     known, found = constants(name), {}
     for text in texts:
@@ -140,9 +139,10 @@ def _read_constants(name: str, label: str, texts: tuple[str, ...]) -> dict[str, 
             found[key] = type(known[key])(value)
         except ValueError as error:
             raise ValueError(f"--method_settings={text}: {value!r} is no {type(known[key]).__name__}") from error
-        least = 1 if isinstance(known[key], int) else 0
-        if not (math.isfinite(found[key]) and found[key] >= least):
-            raise ValueError(f"--method_settings={text}: {key} must be at least {least}")
+        try:
+            check_constant(name, key, found[key])
+        except ValueError as error:
+            raise ValueError(f"--method_settings={text}: {error}") from error
     return found
 
 

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cvsa_jax.checkpoints import LoadedPrior
+from cvsa_jax.checkpoints import LoadedPrior, classes_of
 from cvsa_jax.diffusion import CLD
 from cvsa_jax.experts import experts
 from cvsa_jax.jobs import buckets, pairing
@@ -62,12 +62,18 @@ class RestorationJob:
     def prior(self) -> Prior:
         """The prior of the images: --checkpoint's, or that and --high_noise_checkpoint's, each for its noise levels.
 
+        Of two priors --class_label is for each that knows classes.
+
         Raises:
           ValueError: if one cannot be loaded, or they do not go together.
         """
         own = self.job
-        low = self.load(own.checkpoint, own.class_label).prior
-        if own.high_noise_checkpoint is None:
+        second, label = own.high_noise_checkpoint, own.class_label
+        high_label = label if label is not None and second and classes_of(second) else None
+        # Where neither knows classes the first refuses the label.
+        low_label = label if high_label is None or classes_of(own.checkpoint) else None
+        low = self.load(own.checkpoint, low_label).prior
+        if second is None:
             if own.switch_noise is not None:
                 raise ValueError("--switch_noise has no effect without --high_noise_checkpoint")
             if low.highest_noise is not None and self.task.blind:
@@ -76,7 +82,7 @@ class RestorationJob:
                     "needs more: give --high_noise_checkpoint"
                 )
             return low
-        return experts(low, self.load(own.high_noise_checkpoint).prior, own.switch_noise)
+        return experts(low, self.load(second, high_label).prior, own.switch_noise)
 
     @property
     def groups(self) -> tuple:

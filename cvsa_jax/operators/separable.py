@@ -131,6 +131,13 @@ def bicubic_matrix(size: int, factor: int) -> np.ndarray:
     return matrix
 
 
+def reduction_factor(matrix: np.ndarray) -> int:
+    """The factor of a matrix (m, size) of `bicubic_matrix`; 1 of a square one."""
+    count, size = matrix.shape
+    fitting = [f for f in range(2, size + 1) if -(-size // f) == count < size]
+    return min(fitting, key=lambda f: np.abs(bicubic_matrix(size, f) - matrix).max(), default=1)
+
+
 def bicubic_downsample(height: int, width: int, factor: int) -> Separable:
     """Bicubic down-sampling by a whole factor with anti-aliasing; any height and width.
 

@@ -5,12 +5,15 @@
 | edm | d^2/(s^2 + d^2) | s d/sqrt(s^2 + d^2) | 1/sqrt(s^2 + d^2) | ln(s)/4 |
 | edm_vp | 1 | -s | 1/sqrt(1 + s^2) | (M - 1) t(s) |
 | edm_ve | 1 | s | 1 | ln(s/2) |
-| edm_iddpm | 1 | -s | 1/sqrt(1 + s^2) | M - 1 - j, s nearest to u_j |
+| edm_iddpm | 1 | -s | 1/sqrt(1 + s^2) | M - 1 - j, s nearest to u_j, j < M |
 
 with t(s) = (sqrt(beta_min^2 + 2 beta_d ln(1 + s^2)) - beta_min)/beta_d. c_noise stays in the range that the network
 was trained for; the other three keep s itself.
 
 References: Karras, Aittala, Aila, Laine (2022), arXiv:2206.00364, table 1.
+
+Deviation: EDM's code looks for the nearest u_j among all M + 1 and would tell -1 next to u_M = 0, where its sampler
+never asks; the CLD's last steps do.
 """
 
 import math
@@ -70,9 +73,10 @@ def _ve(c, s, params):
 
 
 def _iddpm(c, s, params):
-    levels = params["params"]["levels_of_noise"]  # M + 1 of them, falling to zero
+    # Of M + 1 levels that fall to u_M = 0, which is the image: the network has no step for it.
+    levels = params["params"]["levels_of_noise"][:-1]
     index = jnp.argmin(jnp.abs(levels - s))
-    return Scaling(1.0, -s, 1 / jnp.hypot(1.0, s), (levels.size - 2 - index).astype(s.dtype))
+    return Scaling(1.0, -s, 1 / jnp.hypot(1.0, s), (levels.size - 1 - index).astype(s.dtype))
 
 
 FORMS: dict[str, Callable[..., Scaling]] = {"edm": _edm, "edm_vp": _vp, "edm_ve": _ve, "edm_iddpm": _iddpm}
