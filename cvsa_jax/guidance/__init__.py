@@ -77,9 +77,9 @@ def conditional_mean(
     known of x_0 where the operator can do that. The residual is the
     root mean square of one image's y - H(x_0hat), over the entries that carry data. log_fit is
     -(<r, w> + log det)/2, that of y ~ N(H x_0hat, sigma^2 I + H C H'); at the last time, where C vanishes, of
-    noise other than `GaussianNoise` the model's own log-likelihood. It is None where it is not known. sigma^2 is the noise's
-    variance where H(x) = H(x_0hat), a number or one for each entry of y, over data_weight: the posterior is that of
-    p(y | x)^data_weight.
+    noise other than `GaussianNoise` the model's own log-likelihood. It is None where it is not known. sigma^2 is the
+    noise's variance where H(x) = H(x_0hat), a number or one for each entry of y, over data_weight: the posterior is
+    that of p(y | x)^data_weight.
 
     Raises:
       ValueError: on an unknown name.
