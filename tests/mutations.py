@@ -121,9 +121,9 @@ MUTATIONS = (
     Mutation("convolution: the kernel not turned", "models/convolution.py", "jnp.flip(kernel, (0, 1)).swapaxes(2, 3)",
              "kernel.swapaxes(2, 3)", "tests/test_networks.py"),
     # Noise.
-    Mutation("noise: Poisson variance halved", "noise.py", "return 4 * mean / self.rate**2",
-             "return 2 * mean / self.rate**2", "tests/test_noise.py"),
-    Mutation("noise: the sensor's part left out", "noise.py", "/ self.rate + self.std**2", "/ self.rate",
+    Mutation("noise: Poisson variance halved", "noise.py", "return 4 * mean / rate**2",
+             "return 2 * mean / rate**2", "tests/test_noise.py"),
+    Mutation("noise: the sensor's part left out", "noise.py", " + GaussianNoise(self.std).variance(predicted)", "",
              "tests/test_noise.py"),
     Mutation("numerics: a ratio's derivative by its divisor", "numerics.py", "_divided(da - q * db, b, b)",
              "_divided(da, b, b)", "tests/test_gradients.py"),

@@ -361,6 +361,31 @@ def test_simulated_noise_is_in_the_real_and_the_imaginary_part():
     assert np.abs(correlation - np.eye(3)).max() < 4 / (64 * 64 * 3) ** 0.5
 
 
+@pytest.mark.parametrize("stds", [(0.1, 0.4), (np.full((64, 64, 3), 0.1), np.full((64, 1, 1), 0.4))])
+def test_each_part_of_a_measurement_has_its_own_noise(stds):
+    """As `restore` takes it; what it would refuse is refused here too."""
+    operator = lambda x: {"fourier": jnp.fft.fft2(x, axes=(0, 1)), "pixels": x}  # noqa: E731
+    image, noise = np.zeros((64, 64, 3)), dict(zip(("fourier", "pixels"), stds, strict=True))
+    y = operators.simulate(jax.random.key(0), operator, image, noise)
+    for part, std in ((y["fourier"].real, 0.1), (y["fourier"].imag, 0.1), (y["pixels"], 0.4)):
+        assert float(part.std()) == pytest.approx(std, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("noise", "message"),
+    [
+        ((0.1, 0.2, 0.3), "noise_std has 3 parts, but the measurement has 2"),
+        (np.full((8, 8, 1), 0.1), "noise_std has 1 parts, but the measurement has 2"),
+        ((0.1, np.ones(5)), r"noise_std of shape \(5,\) does not go with a measurement of shape \(4, 8, 1\)"),
+        (-1.0, "noise_std must be positive"),
+        ((0.1, -1.0), "noise_std must be positive"),
+    ],
+)
+def test_noise_that_does_not_fit_is_not_simulated(noise, message):
+    with pytest.raises(ValueError, match=message):
+        operators.simulate(jax.random.key(0), lambda x: (x, x[::2]), np.zeros((8, 8, 1)), noise)
+
+
 @pytest.mark.parametrize(
     ("task", "settings", "message"),
     [

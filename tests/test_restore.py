@@ -185,7 +185,7 @@ def test_margin_does_not_reach_the_image():
         ({"data_weight": 0.0}, "data_weight must be positive"),
         ({"start": "guess"}, "this operator has no first guess to start from"),
         ({"num_corrections": 1, "sampler": "sscs"}, "own times"),
-        ({"noise_std": (0.1, 0.2)}, "noise_std has several parts, but the measurement is one array"),
+        ({"noise_std": (0.1, 0.2)}, "noise_std has 2 parts, but the measurement has 1"),
         ({"image_shape": (32, 32, 4)}, "the prior is of 3 channels, and cannot restore 4"),
     ],
 )

@@ -70,7 +70,7 @@ def baseline_loop(
     assert isinstance(noise, GaussianNoise)  # as it went in
     if jnp.ndim(noise.std) and h.offers("solve_gram"):  # whose closed form is that of one level
         raise UnsuitableError("it knows one noise level alone")
-    return BASELINES[name].factory(prior.denoise, y, h, noise.std, tuple(image_shape), num_steps, **settings)
+    return BASELINES[name].factory(prior.denoise, y, h, noise.bounded, tuple(image_shape), num_steps, **settings)
 
 
 __all__ = [
