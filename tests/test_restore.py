@@ -241,6 +241,10 @@ MASK = make_operator("random_inpaint", np.random.default_rng(0), 8, 6)
         (two_sensors, (rows(4, 6, 3), rows(6, 3), rows(1)), "(1,)"),
         (Identity(), (rows(8, 6, 3),), "(8, 6, 3)"),
         (Identity(), None, "the measurement holds no numbers"),
+        (lambda x: jnp.round(x).astype(int), rows(8, 6, 3), "the operator measures int32, but real or complex"),
+        (lambda x: x.astype(jnp.bfloat16), rows(8, 6, 3), "the operator measures bfloat16 of an image of float32"),
+        (lambda x: (x, x > 0), (rows(8, 6, 3),) * 2, "the operator measures bool, but real or complex"),
+        (lambda x: None, rows(8, 6, 3), "the operator measures nothing"),
         (Identity(), "y.png", "the measurement holds a str, which is no number"),
     ],
 )

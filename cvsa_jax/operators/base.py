@@ -150,6 +150,26 @@ def as_operator(operator: Callable) -> Operator:
     return Function(as_partial(operator))
 
 
+def measured_shapes(operator: Callable, image_shape: tuple[int, ...]) -> Any:
+    """The shapes and kinds of H(x), as of `jax.eval_shape`, for an image of that shape in the working precision.
+
+    Raises:
+      ValueError: if H does not take such an image, or what it measures is not real or complex numbers.
+    """
+    image = jax.ShapeDtypeStruct(tuple(image_shape), jnp.result_type(float))
+    try:
+        found = jax.eval_shape(operator, image)
+    except Exception as error:  # H may be anyone's, and fails in as many ways
+        raise ValueError(f"the operator does not take an image of shape {image.shape}: {error}") from error
+    leaves = jax.tree.leaves(found)
+    if not sum(leaf.size for leaf in leaves):
+        raise ValueError(f"the operator measures nothing of an image {image.shape}")
+    for leaf in leaves:
+        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+            raise ValueError(f"the operator measures {leaf.dtype}, but real or complex numbers are needed")
+    return found
+
+
 def simulate(key: jax.Array, operator: Callable, image: jax.Array, noise: Any) -> Any:
     """A measurement y of an image: `operator.measure(x)` with noise, in the working precision.
 
@@ -162,7 +182,7 @@ def simulate(key: jax.Array, operator: Callable, image: jax.Array, noise: Any) -
     operator, model = as_operator(operator), as_noise(noise)
     model.check()
     clean = operator.measure(jnp.asarray(image, jnp.result_type(float)))
-    leaves, tree = jax.tree.flatten(clean)
+    leaves, tree = jax.tree.flatten(jax.tree.map(jnp.asarray, clean))
     keys = [key] if len(leaves) == 1 else list(jax.random.split(key, len(leaves)))
     noises = parts_of(model, [jnp.shape(leaf) for leaf in leaves])
     noisy = [_sample(n, k, leaf) for n, k, leaf in zip(noises, keys, leaves, strict=True)]
