@@ -2,14 +2,16 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from cvsa_jax.priors import Calibration, Prior, coefficients
+from cvsa_jax.pyramid import levels_of
 from cvsa_jax.samplers.base import cholesky, noised, to_device
-from cvsa_jax.spectral import estimate_spectrum
+from cvsa_jax.spectral import Spectrum, estimate_spectrum
 
 VALIDATION_NOISES = tuple(float(s) for s in np.geomspace(0.002, 200.0, 16))
 
@@ -33,7 +35,8 @@ def calibrate(
       spectrum: whether the spectrum is measured too. Without it the prior keeps its own.
       batch_size: images that are denoised together.
 
-    Returns: the prior; its fields `calibration` and `spectrum` are what was measured.
+    Returns: the prior; its fields `calibration` and `spectrum` are what was measured, or for images of twice the side
+      of a pyramid's and more those of `larger` and `larger_spectra`. With a spectrum it is of the images' channels.
 
     Raises:
       ValueError: if the images are not (N, H, W, C) of a shape that the prior takes, hold NaN or whole numbers, or
@@ -57,8 +60,20 @@ def calibrate(
         raise ValueError("the noises of a calibration must be positive and increase")
     images = images.astype(jnp.result_type(float))
     curve = denoising_error(prior, images, jax.random.key(0) if key is None else key, batch_size, tuple(noises))
-    found = estimate_spectrum(images) if spectrum else prior.spectrum
-    return dataclasses.replace(prior, calibration=curve, spectrum=found)
+    return _told(prior, images.shape[1:], curve, estimate_spectrum(images) if spectrum else None)
+
+
+def _told(prior: Prior, image_shape: tuple[int, ...], curve: Calibration, spectrum: Spectrum | None) -> Prior:
+    """The same prior, which knows what was measured on images of a shape, where `Prior.at` looks for it."""
+    told: dict[str, Any] = {} if spectrum is None else {"channels": image_shape[-1]}
+    level = min(levels_of(image_shape, prior.image_size), len(prior.larger))
+    if not level:
+        told |= {"calibration": curve} | ({} if spectrum is None else {"spectrum": spectrum})
+        return dataclasses.replace(prior, **told)
+    put = lambda many, one: (*many[: level - 1], one, *many[level:])  # noqa: E731
+    if spectrum is not None:
+        told["larger_spectra"] = put(prior.larger_spectra or (prior.spectrum,) * len(prior.larger), spectrum)
+    return dataclasses.replace(prior, larger=put(prior.larger, curve), **told)
 
 
 def noises_of(prior: Prior) -> tuple[float, ...]:
@@ -76,26 +91,30 @@ def denoising_error(
     Args:
       prior: any prior.
       images: (N, H, W, C), held out.
-      key: PRNG key; the same noise is drawn at every level.
+      key: PRNG key, of which each image has its own; the same noise is drawn at every level.
     """
     times = prior.cld.time_of_noise(np.array(noises))
     direction, factor = prior.cld.data_direction(times), cholesky(prior.cld.covariance(times))
     rows = jax.tree.map(to_device, (coefficients(prior.cld, times), direction, factor))
     total = np.zeros(len(times))
+    keys = jax.vmap(lambda number: jax.random.fold_in(key, number))(np.arange(len(images)))
     for start in range(0, len(images), batch_size):
-        batch, batch_key = images[start : start + batch_size], jax.random.fold_in(key, start)
+        batch, own = images[start : start + batch_size], keys[start : start + batch_size]
         for level in range(len(times)):
             row = jax.tree.map(lambda a, level=level: a[level], rows)
-            total[level] += float(_errors(prior.mean, batch, batch_key, row))
+            total[level] += np.asarray(_errors(prior.mean, batch, own, row), np.float64).sum()
     return Calibration(np.array(noises), total / len(images))
 
 
 @jax.jit
-def _errors(mean, batch, batch_key, row):
-    """The sum over a batch of the mean squared error per pixel at one noise level; compiled once for a network."""
+def _errors(mean, batch, keys, row):
+    """The mean squared error per pixel of each image at one noise level; compiled once for a network."""
     c, a, f = row
-    x_key, v_key = jax.random.split(batch_key)
-    e_x, e_v = jax.random.normal(x_key, batch.shape), jax.random.normal(v_key, batch.shape)
-    x, v = noised(a, f, batch, e_x, e_v)
-    estimate = jax.vmap(lambda x, v: mean(x, v, c))(x, v)
-    return jnp.sum((estimate - batch) ** 2) / batch[0].size
+
+    def one(image, key):
+        x_key, v_key = jax.random.split(key)
+        e_x, e_v = jax.random.normal(x_key, image.shape), jax.random.normal(v_key, image.shape)
+        x, v = noised(a, f, image, e_x, e_v)
+        return jnp.mean((mean(x, v, c) - image) ** 2)
+
+    return jax.vmap(one)(batch, keys)

@@ -110,8 +110,15 @@ class CLD(Settings):
         return self.transition(t)[..., :, 0]
 
     def precision(self, t) -> np.ndarray:
-        """The inverse of S_t, for t > 0."""
-        return np.linalg.inv(self.covariance(t))
+        """The inverse of S_t, for t > 0.
+
+        Raises:
+          ValueError: at a time so short that S_t is singular to double precision.
+        """
+        try:
+            return np.linalg.inv(self.covariance(t))
+        except np.linalg.LinAlgError as error:
+            raise ValueError("the time is too short for double precision: change t_end or the diffusion") from error
 
     def data_coefficient(self, t) -> np.ndarray:
         """d_t = [S_t^-1 a_t]_v, which is negative: grad_v log p(u_t|x_0) = d_t x_0 + ..."""
@@ -126,9 +133,17 @@ class CLD(Settings):
         return np.einsum("...i,...ij,...j->...", a, self.precision(t), a) ** -0.5
 
     def time_of_noise(self, noise) -> np.ndarray:
-        """The time t at which effective_noise(t) = noise, by bisection in log t."""
+        """The time t at which effective_noise(t) = noise, by bisection in log t.
+
+        Raises:
+          ValueError: on a noise below SMALLEST_NOISE.
+        """
         noise = np.asarray(noise, np.float64)
+        if (noise < SMALLEST_NOISE).any():
+            raise ValueError(f"a noise of {noise.min():g} is below {SMALLEST_NOISE:g} and cannot be computed with")
         low, high = np.full(noise.shape, -16.0), np.full(noise.shape, 3.0)
+        while (above := self.effective_noise(np.exp(low)) > noise).any():  # no lower: S_t is soon singular
+            low = np.where(above, low - 1, low)
         for _ in range(60):
             middle = (low + high) / 2
             above = self.effective_noise(np.exp(middle)) > noise
@@ -177,7 +192,7 @@ def time_grid(name: str, num_steps: int, cld: CLD, t_start: float = 1.0, t_end: 
 
     Raises:
       ValueError: on an unknown name, a range that is empty, or a diffusion whose tables double precision cannot
-        hold there.
+        hold there, or in which it does not tell the times apart.
     """
     if name not in TIME_GRIDS:
         raise ValueError(f"time_grid must be one of {', '.join(TIME_GRIDS)}, got {name!r}")
@@ -196,4 +211,6 @@ def time_grid(name: str, num_steps: int, cld: CLD, t_start: float = 1.0, t_end: 
     fraction = np.arange(num_steps) / (num_steps - 1)
     times = TIME_GRIDS[name](cld, fraction, t_start, t_end)
     times[0], times[-1] = t_start, t_end  # exact, whatever the inverse rounds to
+    if not (np.diff(times) < 0).all():
+        raise ValueError(f"{num_steps} times from {t_start:g} to {t_end:g} are not told apart: take fewer steps")
     return np.append(times, 0.0)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from cvsa_jax.operators.base import Operator
+from cvsa_jax.operators.base import Operator, measured_shapes
 
 UNKNOWN = "replace what is not known, and mask it"
 
@@ -48,15 +48,15 @@ def _as_numbers(leaf: Any) -> jax.Array:
 
 
 def check_fit(measurement: Any, operator: Operator | Callable, image_shape: tuple[int, ...]) -> None:
-    """Raises ValueError unless the operator takes such an image and measures what was measured."""
-    image = jax.ShapeDtypeStruct(tuple(image_shape), jnp.result_type(float))
-    try:
-        expected = jax.eval_shape(operator, image)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"the operator does not take an image of shape {image.shape}: {error}") from error
+    """Raises ValueError unless the operator takes such an image and measures what was measured, precisely enough."""
+    shape, working = tuple(image_shape), jnp.result_type(float)
+    expected = measured_shapes(operator, shape)
+    for leaf in jax.tree.leaves(expected):
+        if leaf.dtype not in (working, jnp.result_type(working, jnp.complex64)):
+            raise ValueError(f"the operator measures {leaf.dtype} of an image of {working}: cast what it returns")
     found, wanted = (jax.tree.map(_describe, tree) for tree in (measurement, expected))
     if found != wanted:
-        raise ValueError(f"the measurement is {found}, but the operator measures {wanted} of an image {image.shape}")
+        raise ValueError(f"the measurement is {found}, but the operator measures {wanted} of an image {shape}")
 
 
 def _describe(leaf: Any) -> str:

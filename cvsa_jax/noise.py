@@ -6,10 +6,13 @@ from typing import Any, NamedTuple, Protocol, cast
 import jax
 import jax.numpy as jnp
 
+from cvsa_jax.diffusion import SMALLEST_NOISE
 from cvsa_jax.settings import Settings, check_value, fields, setting
 
 AUTO = "auto"
 LARGEST_STD = 2.0  # the whole range of an image in [-1, 1]
+UNSEEN_STD = 1e9  # as good as masked; float32 holds its square, times what an image measures
+MOST_PHOTONS = 1e9  # int32 counts them, and twice as many
 
 
 class NoiseModel(Protocol):
@@ -44,10 +47,16 @@ class GaussianNoise(NamedTuple):
     """y = H(x) + std n, n ~ N(0, I).
 
     std: > 0; a number, an array with one for each entry of y (or that broadcasts to it), or a tree of them as y is
-    one. An entry counts by 1 / std^2: one of a huge deviation is as good as masked.
+    one. An entry counts by 1 / std^2: one of a huge deviation is as good as masked. Guidance and the baselines cut std
+    to 1e-15 ... 1e9, SMALLEST_NOISE and UNSEEN_STD, whose squares float32 holds.
     """
 
     std: Any
+
+    @property
+    def bounded(self) -> jax.Array:
+        """The deviation of one array, from SMALLEST_NOISE to UNSEEN_STD."""
+        return jnp.clip(jnp.asarray(self.std, jnp.result_type(float)), SMALLEST_NOISE, UNSEEN_STD)
 
     @property
     def fixed(self) -> bool:
@@ -62,13 +71,13 @@ class GaussianNoise(NamedTuple):
         """A measurement of H(x) = clean."""
         return clean + self.std * jax.random.normal(key, clean.shape, clean.dtype)
 
-    def variance(self, predicted: jax.Array) -> jax.Array | float:
+    def variance(self, predicted: jax.Array) -> jax.Array:
         """Of y where H(x) = predicted."""
-        return self.std**2
+        return self.bounded**2
 
     def log_likelihood(self, measurement: jax.Array, predicted: jax.Array) -> jax.Array:
         """-|(y - H(x)) / std|^2 / 2."""
-        return -jnp.sum(((measurement - predicted) / self.std) ** 2) / 2
+        return -jnp.sum(((measurement - predicted) / self.bounded) ** 2) / 2
 
 
 class PoissonNoise(NamedTuple):
@@ -76,7 +85,8 @@ class PoissonNoise(NamedTuple):
 
     With m = rate (H(x_0hat) + 1)/2 the gradient of log p(y | x_0hat) is J' (y - H)/variance, and
     1/variance its Fisher information, so that guidance by this variance is Fisher scoring of the
-    Poisson likelihood itself. m is taken to be at least half a photon.
+    Poisson likelihood itself. m is taken to be at least half a photon, and rate at least 1e-9.
+    It is at most MOST_PHOTONS; counts whose mean is more than twice that are drawn as NaN.
     """
 
     rate: float
@@ -93,12 +103,14 @@ class PoissonNoise(NamedTuple):
     def sample(self, key: jax.Array, clean: jax.Array) -> jax.Array:
         """A measurement of H(x) = clean."""
         mean = self.rate * jnp.maximum((clean + 1) / 2, 0.0)
-        return (2 * jax.random.poisson(key, mean) / self.rate - 1).astype(clean.dtype)
+        counts = jax.random.poisson(key, mean).astype(clean.dtype)
+        return jnp.where(mean <= 2 * MOST_PHOTONS, 2 * counts / self.rate - 1, jnp.nan).astype(clean.dtype)
 
     def variance(self, predicted: jax.Array) -> jax.Array:
         """Of y where H(x) = predicted, of its shape: 4 m / rate^2."""
-        mean = jnp.maximum(self.rate * (predicted + 1) / 2, 0.5)
-        return 4 * mean / self.rate**2
+        rate = jnp.maximum(self.rate, 1 / UNSEEN_STD)
+        mean = jnp.maximum(rate * (predicted + 1) / 2, 0.5)
+        return 4 * mean / rate**2
 
     def log_likelihood(self, measurement: jax.Array, predicted: jax.Array) -> jax.Array:
         """sum of N log m - m, m at least a millionth of a photon."""
@@ -108,7 +120,7 @@ class PoissonNoise(NamedTuple):
 
 
 class PoissonGaussianNoise(NamedTuple):
-    """Photons and a sensor's own noise: y = P + std n with P as of `PoissonNoise`, n ~ N(0, I).
+    """Photons and a sensor's own noise: y = P + std n with P as of `PoissonNoise`, n ~ N(0, I), std of `GaussianNoise`.
 
     The variance is 4 m / rate^2 + std^2, a line in the light: what photographers call the noise curve of a sensor.
     p(y | x) itself is a sum over all counts of photons, which is not computed here.
@@ -137,7 +149,7 @@ class PoissonGaussianNoise(NamedTuple):
 
     def variance(self, predicted: jax.Array) -> jax.Array:
         """Of y where H(x) = predicted, of its shape; m is at least zero."""
-        return 2 * jnp.maximum(predicted + 1, 0.0) / self.rate + self.std**2
+        return 2 * jnp.maximum(predicted + 1, 0.0) / self.rate + GaussianNoise(self.std).variance(predicted)
 
     def log_likelihood(self, measurement: jax.Array, predicted: jax.Array) -> None:
         """Not known."""
@@ -184,10 +196,10 @@ class PoissonSettings(Settings):
     """Photons.
 
     Args:
-      photons: counted at a white pixel, > 0.
+      photons: counted at a white pixel, > 0 and at most MOST_PHOTONS.
     """
 
-    photons: float = setting(200.0, "The photons that a white pixel counts.", above=0)
+    photons: float = setting(200.0, "The photons that a white pixel counts.", above=0, high=MOST_PHOTONS)
 
     @property
     def estimated(self) -> bool:

@@ -72,3 +72,8 @@ def _(primals, tangents):
     slopes = jnp.where(alike, values[:, None] > 0, (cut[:, None] - cut[None]) / jnp.where(alike, 1.0, gaps))
     turned = vectors.T @ tangents[0] @ vectors
     return (vectors * cut) @ vectors.T, vectors @ (slopes * turned) @ vectors.T
+
+
+def at_least_single(a: jax.Array) -> jax.Array:
+    """An array in float32, or in its own kind if that is no shorter: Fourier transforms and decompositions need it."""
+    return jnp.asarray(a, jnp.promote_types(jnp.result_type(a), jnp.float32))

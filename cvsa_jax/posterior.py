@@ -41,14 +41,20 @@ def interval(samples: np.ndarray, level: float = LEVEL, axis: int = 0) -> tuple[
       ValueError: on less than two samples, or another level.
     """
     samples = np.asarray(samples)
-    count = samples.shape[axis] if samples.ndim else 0
-    if count < 2:
-        raise ValueError(f"a deviation needs two or more samples, got {count}")
+    count = _count(samples, axis)
     if not 0 < level < 1:
         raise ValueError(f"the level of an interval must be above 0 and below 1, got {level}")
     half = stats.t.ppf((1 + level) / 2, count - 1) * (1 + 1 / count) ** 0.5 * samples.std(axis, ddof=1)
     mean = samples.mean(axis)
     return mean - half, mean + half
+
+
+def _count(samples: np.ndarray, axis: int = 0) -> int:
+    """How many samples lie along an axis; raises ValueError on less than two."""
+    count = samples.shape[axis] if samples.ndim else 0
+    if count < 2:
+        raise ValueError(f"a deviation needs two or more samples, got {count}")
+    return count
 
 
 def summarise(samples: Any, level: float = LEVEL) -> Summary:
@@ -83,9 +89,13 @@ def expected_error(samples: Any) -> float:
 
     s is the samples' deviation: the mean of N draws of a posterior is off by its own chance too. Compare it
     with the error that the mean has.
+
+    Raises:
+      ValueError: on less than two samples.
     """
     samples = np.asarray(samples)
-    return float(np.sqrt(np.mean(samples.var(0, ddof=1)) * (1 + 1 / len(samples))))
+    count = _count(samples)
+    return float(np.sqrt(np.mean(samples.var(0, ddof=1)) * (1 + 1 / count)))
 
 
 def sample_posterior(

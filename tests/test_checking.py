@@ -1,5 +1,7 @@
 """Every shipped operator keeps the laws, and one that breaks a law is caught by the law's name."""
 
+from collections.abc import Callable
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -105,6 +107,32 @@ class Concrete(Sound):
         return 2 * self.seen * x * (2 if bool(jnp.isnan(x).any()) else 1)
 
 
+@flax.struct.dataclass
+class Misshapen(Sound):
+    """One of its methods gives something else than it stands for."""
+
+    law: str = flax.struct.field(pytree_node=False, default="")
+    fault: Callable = flax.struct.field(pytree_node=False, default=abs)
+
+    def given(self, name, a):
+        return self.fault(a) if self.law == name else a
+
+    def measure(self, x):
+        return self.given("measure", self(x))
+
+    def expected(self, x, std):
+        return self.given("expected", self(x))
+
+    def restrict(self, y):
+        return self.given("restrict", super().restrict(y))
+
+    def project(self, x, y):
+        return self.given("project", x)
+
+    def solve_gram(self, r, noise_variance, prior_variance):
+        return self.given("solve_gram", super().solve_gram(r, noise_variance, prior_variance))
+
+
 SEEN = jnp.asarray(np.arange(256).reshape(16, 16, 1) % 2, jnp.float32)
 
 
@@ -135,6 +163,46 @@ def test_what_is_broken_is_named(operator, law):
     report = check_operator(operator, SHAPE, raises=False)
     assert law in report.failures
     assert f"FAIL {law}" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("method", "fault"),
+    [
+        ("measure", lambda a: a[:1]),  # which passes by broadcasting
+        ("measure", lambda a: a.astype(int)),
+        ("expected", lambda a: a[:4]),
+        ("expected", lambda a: (a, a)),
+        ("restrict", lambda a: a[:4]),
+        ("restrict", lambda a: None),
+        ("project", lambda a: a[:4]),
+        ("solve_gram", lambda a: a[:4]),
+        ("solve_gram", lambda a: a @ a),
+    ],
+)
+def test_methods_of_another_shape_or_kind_are_named(method, fault):
+    report = check_operator(Misshapen(SEEN, method, fault), SHAPE, raises=False)
+    assert report.failures == (method,)
+    assert f"FAIL {method}" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("operator", "message"),
+    [
+        (lambda x: jnp.round(100 * x).astype(int), "measures int32, but real or complex numbers are needed"),
+        (lambda x: (x, x > 0), "measures bool, but real or complex numbers are needed"),
+        (lambda x: None, r"measures nothing of an image \(16, 16, 2\)"),
+        (lambda x: x[:0], "measures nothing"),
+        (lambda x: x.numpy(), r"does not take an image of shape \(16, 16, 2\)"),
+    ],
+)
+def test_what_is_no_measurement_is_refused(operator, message):
+    with pytest.raises(ValueError, match=message):
+        check_operator(operator, SHAPE)
+
+
+def test_a_number_is_a_measurement():
+    assert not check_operator(lambda x: 1.0, SHAPE, raises=False).linear
+    assert check_operator(lambda x: x.mean(), SHAPE).linear
 
 
 def test_a_wrong_custom_adjoint_is_found():

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cvsa_jax import CLD, Gaussian, calibrate, prior_from_denoiser, restore
+from cvsa_jax import CLD, Calibration, Gaussian, calibrate, prior_from_denoiser, restore
 from cvsa_jax.denoising import VALIDATION_NOISES
 from cvsa_jax.operators import Identity
 from cvsa_jax.spectral import KNOTS, SpectralGaussian, Spectrum, backward
@@ -68,6 +68,44 @@ def test_a_calibrated_prior_restores_better():
     far = [float(jnp.mean((x - exact(y, jnp.float32(0.2))) ** 2)) / spread for x in answers]
     assert far[1] == pytest.approx(1, abs=0.1)
     assert abs(far[0] - 1) > 2 * abs(far[1] - 1)
+
+
+def test_the_batch_does_not_matter():
+    images = np.random.default_rng(0).normal(size=(5, 8, 8, 3))
+    prior = prior_from_denoiser(Gaussian(jnp.zeros(()), jnp.asarray(0.3)), CLD())
+    curves = [
+        calibrate(prior, images, batch_size=n, noises=(0.1, 1.0), spectrum=False).calibration.error for n in (2, 64)
+    ]
+    np.testing.assert_allclose(*curves, rtol=1e-5)
+
+
+def test_a_prior_of_measured_colours_is_of_those_colours():
+    """Grey is then restored through them, as under any prior of colours, and another number of them refused."""
+    bare = prior_from_denoiser(Gaussian(jnp.zeros(()), jnp.asarray(0.3)), CLD())
+    images = np.random.default_rng(0).normal(size=(3, 8, 8, 3))
+    keys = {"noise_std": 0.1, "num_steps": 3, "guidance": "spectral_covariance"}
+    assert calibrate(bare, images, noises=(0.1, 1.0), spectrum=False).channels is None
+    prior = calibrate(bare, images, noises=(0.1, 1.0))
+    found = restore(jax.random.key(0), jnp.zeros((8, 8, 1)), Identity(), prior, image_shape=(8, 8, 1), **keys)
+    assert found.image.shape == (8, 8, 1)
+    with pytest.raises(ValueError, match="the prior is of 3 channels, and cannot restore 2"):
+        restore(jax.random.key(0), jnp.zeros((8, 8, 2)), Identity(), prior, image_shape=(8, 8, 2), **keys)
+
+
+@pytest.mark.parametrize(("side", "spectra"), [(4, (PINK, PINK)), (8, ()), (16, (PINK, PINK)), (32, (PINK, PINK))])
+def test_what_was_measured_is_what_images_of_that_size_are_restored_by(side, spectra):
+    """Of a prior that knows its error on images of once, twice and four times the side, at each of them."""
+    curves = [Calibration(np.array([0.1, 1.0]), np.array([0.009, 0.2]) / n) for n in (1, 2, 3)]
+    prior = prior_from_denoiser(Gaussian(jnp.zeros(()), jnp.asarray(0.3)), CLD(), curves[0])
+    prior = prior.replace(image_size=4, larger=tuple(curves[1:]), larger_spectra=spectra, spectrum=PINK)
+    images = np.random.default_rng(0).normal(size=(2, side, side, 3))
+    found = calibrate(prior, images, noises=(0.2, 2.0))
+    shapes = [(n, n, 3) for n in (4, 8, 16)]
+    for shape in shapes:
+        old, new = prior.at(shape), found.at(shape)
+        own = shape == shapes[min((4, 8, 16, 32).index(side), 2)]
+        assert (new.calibration.noise[0] == 0.2) == own
+        assert (new.spectrum != old.spectrum) == own
 
 
 @pytest.mark.parametrize(

@@ -60,10 +60,12 @@ def test_steps_compose(friction):
 @pytest.mark.parametrize("friction", FRICTIONS)
 def test_noise_grows_and_inverts(friction):
     cld = CLD(friction=friction)
-    t = np.geomspace(1e-4, 1, 200)
+    t = np.geomspace(1e-8, 1, 200)
     noise = cld.effective_noise(t)
     assert (np.diff(noise) > 0).all()
     np.testing.assert_allclose(cld.time_of_noise(noise), t, rtol=1e-9)
+    with pytest.raises(ValueError, match="a noise of 1e-16 is below"):
+        cld.time_of_noise(np.array([0.1, 1e-16]))
 
 
 def test_short_times_keep_their_digits():
@@ -74,13 +76,27 @@ def test_short_times_keep_their_digits():
 
 
 @pytest.mark.parametrize("name", TIME_GRIDS)
-def test_grids_decrease_from_start_to_zero(name):
+@pytest.mark.parametrize("end", [2e-3, 1e-5, 1e-7, 1e-8, 1e-10])
+def test_grids_decrease_from_start_to_zero(name, end):
     cld = CLD()
-    times = time_grid(name, 50, cld, 0.9, 2e-3)
+    times = time_grid(name, 50, cld, 0.9, end)
     assert times.shape == (51,)
     assert times.dtype == np.float64
     assert (np.diff(times) < 0).all()
-    assert (times[0], times[-2], times[-1]) == (0.9, 2e-3, 0.0)
+    assert (times[0], times[-2], times[-1]) == (0.9, end, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("uniform", 9, CLD(), 0.5, np.nextafter(0.5, 0)), "9 times from 0.5 to 0.5 are not told apart"),
+        (("logarithmic", 9, CLD(friction=0.05), 1.0, 1e-17), "t_end"),
+        (("edm", 9, CLD(gamma=1e9), 1.0, 1e-8), "t_end"),
+    ],
+)
+def test_times_that_double_precision_does_not_tell_apart_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        time_grid(*arguments)
 
 
 def test_grids_are_uniform_in_their_own_measure():

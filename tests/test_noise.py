@@ -8,9 +8,11 @@ import references
 from scipy import stats
 
 from cvsa_jax import CLD, Gaussian, guidance, prior_from_denoiser, restore
+from cvsa_jax.baselines import BASELINES, baseline_loop
 from cvsa_jax.noise import GaussianNoise, PoissonGaussianNoise, PoissonNoise, as_noise
-from cvsa_jax.operators import Identity, Mask, convolution
+from cvsa_jax.operators import Identity, Mask, convolution, simulate
 from cvsa_jax.priors import coefficients
+from cvsa_jax.samplers import run_steps
 
 SHAPE = (6, 5, 1)
 
@@ -28,6 +30,15 @@ def test_photons_are_whole_numbers():
     y = np.asarray(PoissonNoise(40.0).sample(jax.random.key(0), jnp.zeros((8, 8, 1))), np.float64)
     counts = (y + 1) / 2 * 40
     np.testing.assert_allclose(counts, np.round(counts), atol=1e-4)
+
+
+@pytest.mark.parametrize("rate", [40.0, 1e6, 1e9])
+def test_photons_are_counted_up_to_what_they_may_be(rate):
+    """The mean of 4096 is .5; brighter counts than whole numbers hold are no numbers, rather than others."""
+    noise = PoissonNoise(rate)
+    y = np.asarray(noise.sample(jax.random.key(0), jnp.full((64, 64, 1), 0.5)), np.float64)
+    assert y.mean() == pytest.approx(0.5, abs=4 * (3 / rate / 4096) ** 0.5 + 1e-6)
+    assert np.isnan(noise.sample(jax.random.key(0), jnp.full(3, 6e9 / rate))).all()
 
 
 def test_a_number_is_a_deviation():
@@ -92,7 +103,8 @@ def test_each_entry_of_a_blur_has_its_own_variance(float64, form):
     assert np.linalg.norm(mean - estimate - expected) < 0.1 * np.linalg.norm(expected)
 
 
-def test_an_entry_of_huge_deviation_is_as_good_as_masked(tiny_prior, photos):
+@pytest.mark.parametrize("huge", [1e3, 1e9, 1e19, 1e30])
+def test_an_entry_of_huge_deviation_is_as_good_as_masked(tiny_prior, photos, huge):
     seen = np.random.default_rng(0).random((16, 16, 1)) < 0.5
     y = jnp.asarray(photos[0, :16, :16])
 
@@ -101,8 +113,41 @@ def test_an_entry_of_huge_deviation_is_as_good_as_masked(tiny_prior, photos):
         return restore(jax.random.key(0), y, operator, tiny_prior, **keys).image
 
     masked = run(Mask(jnp.asarray(seen, jnp.float32)), 0.05)
-    noisy = run(Identity(), jnp.asarray(np.where(seen, 0.05, 1e3) * np.ones(3), jnp.float32))
+    noisy = run(Identity(), jnp.asarray(np.where(seen, 0.05, huge) * np.ones(3), jnp.float32))
     assert float(jnp.sqrt(jnp.mean((masked - noisy) ** 2))) < 0.01
+
+
+BOUND = prior_from_denoiser(Gaussian(jnp.zeros(SHAPE), 0.25), CLD())
+SEEN = jnp.asarray(np.arange(30).reshape(SHAPE) % 3 > 0, jnp.float32)
+
+
+@pytest.mark.parametrize("std", [1e-8, 1e-20])
+@pytest.mark.parametrize("method", ["covariance", "pigdm"])
+def test_as_good_as_no_noise_at_all(method, std):
+    """What is seen is kept, whatever the square of the deviation is in float32; the rest is the prior's."""
+    y = SEEN * 0.7
+    keys = {"image_shape": SHAPE, "noise_std": std, "num_steps": 10}
+    if method in BASELINES:
+        loop = baseline_loop(method, y, Mask(SEEN), BOUND, **keys)
+        state, _ = run_steps(loop, loop.init(jax.random.key(0), SHAPE), 0, 10)
+        image = state.x
+    else:
+        image = restore(jax.random.key(0), y, Mask(SEEN), BOUND, guidance=method, **keys).image
+    assert np.isfinite(image).all()
+    np.testing.assert_allclose(SEEN * image, y, atol=1e-2)
+
+
+BLUR = convolution(np.ones((3, 3)), "circular")
+
+
+@pytest.mark.parametrize(
+    ("operator", "guidance"), [(lambda x: 1.0 * x, "covariance"), (BLUR, "covariance"), (BLUR, "plug_in")]
+)
+def test_no_deviation_overflows(operator, guidance):
+    std = jnp.asarray(np.where(np.arange(30).reshape(SHAPE) % 2, 1e25, 0.05), jnp.float32)
+    keys = {"image_shape": SHAPE, "noise_std": std, "num_steps": 3, "guidance": guidance}
+    found = restore(jax.random.key(0), 1e3 * jnp.ones(SHAPE), operator, BOUND, **keys)
+    assert np.isfinite(found.image).all()
 
 
 @pytest.mark.parametrize(("shape", "fine"), [((6, 5, 1), True), ((5, 1), True), ((6, 1, 1), True), ((6,), False),
@@ -141,12 +186,15 @@ def test_photons_weigh_as_much_as_their_number_says(float64, noise):
 @pytest.mark.parametrize(
     ("noise", "message"),
     [
-        (PoissonNoise(0.0), r"photons must be positive, got 0\.0"),
-        (PoissonGaussianNoise(0.0, 0.1), r"photons must be positive, got 0\.0"),
+        (PoissonNoise(0.0), r"photons must be positive and at most 1e\+09, got 0\.0"),
+        (PoissonGaussianNoise(0.0, 0.1), r"photons must be positive and at most 1e\+09, got 0\.0"),
+        (PoissonNoise(2e9), r"photons must be positive and at most 1e\+09, got 2000000000"),
         (PoissonGaussianNoise(9.0, -1.0), r"noise_std must be positive for images in \[-1, 1\], got -1\.0"),
         (np.array([0.1, np.nan]), "noise_std must be positive"),
     ],
 )
 def test_bad_noise_is_refused(tiny_prior, noise, message):
+    with pytest.raises(ValueError, match=message):
+        simulate(jax.random.key(0), Identity(), jnp.zeros((2, 1, 1)), noise)
     with pytest.raises(ValueError, match=message):
         restore(jax.random.key(0), jnp.zeros((8, 8, 3)), Identity(), tiny_prior, image_shape=(8, 8, 3), noise_std=noise)

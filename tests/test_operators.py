@@ -1,5 +1,6 @@
 """Laws that every operator obeys, over the registry, and the known values of each."""
 
+import contextlib
 import dataclasses
 import io
 
@@ -12,12 +13,16 @@ import references
 from PIL import Image
 
 from cvsa_jax import images, operators, spectral
+from cvsa_jax.door import check_fit
+from cvsa_jax.noise import GaussianNoise
 from cvsa_jax.operators import Chain, Operator, View, adjoint, as_operator, find_task, make_operator
 from cvsa_jax.operators.algebra import conjugate_gradients, solve_gram
-from cvsa_jax.operators.base import OPTIONAL
+from cvsa_jax.operators.base import OPTIONAL, measured_shapes
 from cvsa_jax.operators.chain import chain
 from cvsa_jax.operators.registry import fits
 from cvsa_jax.operators.separable import gaussian_weights
+from cvsa_jax.operators.singular import singular_form
+from cvsa_jax.operators.stacked import stack
 from cvsa_jax.presets import ACCURACY, POSTERIOR, preset_of
 from cvsa_jax.settings import values
 from cvsa_jax.types import UnsuitableError
@@ -83,6 +88,30 @@ def test_conjugate_gradients_serve_operators_without_a_solve():
     r = jnp.arange(5.0)
     found = solve_gram(operator, operator, adjoint(operator, (2, 6, 1)), r, 0.1, 0.5)
     np.testing.assert_allclose(found, np.linalg.solve(0.1 * np.eye(5) + 0.5 * matrix @ matrix.T, r), rtol=2e-3)
+
+
+KINDS = {find_task(t).makes: t for t in EVERY if not find_task(t).blind}
+DENSE = operators.Matrix(jnp.ones((5, 1024)))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("operator", [*KINDS.values(), "gaussian_deblur", DENSE])
+def test_operators_of_short_numbers_measure_in_the_images_precision(operator, dtype):
+    """Their derivatives, inner solves and singular values too."""
+    shape = (32, 32, 1)
+    whole = draw(operator, shape) if isinstance(operator, str) else operator
+    short = lambda a: a.astype(dtype) if jnp.issubdtype(jnp.result_type(a), jnp.floating) else a  # noqa: E731
+    whole = jax.tree.map(lambda a: short(jnp.asarray(a)), whole)
+    y = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), measured_shapes(whole, shape))
+    check_fit(y, whole, shape)
+    y, h, _ = stack(y, whole, GaussianNoise(0.1))
+    image = jax.ShapeDtypeStruct(shape, jnp.float32)
+    assert jax.eval_shape(lambda x, w: jax.vjp(h, x)[1](w)[0], image, y).dtype == jnp.float32
+    if h.offers("solve_gram"):
+        assert jax.eval_shape(lambda r: h.solve_gram(r, 0.1, 0.1), y).dtype == jnp.float32
+    with contextlib.suppress(UnsuitableError):
+        form = jax.eval_shape(lambda x: singular_form(whole, shape).pseudo_inverse(whole(x)), image)
+        assert form.dtype in (jnp.float32, jnp.complex64)
 
 
 @pytest.mark.parametrize("task", NONLINEAR)
@@ -359,6 +388,31 @@ def test_simulated_noise_is_in_the_real_and_the_imaginary_part():
         assert float(part.std()) == pytest.approx(0.2, rel=0.03)
     correlation = np.corrcoef([np.asarray(part).ravel() for part in (z.real, z.imag, y)])
     assert np.abs(correlation - np.eye(3)).max() < 4 / (64 * 64 * 3) ** 0.5
+
+
+@pytest.mark.parametrize("stds", [(0.1, 0.4), (np.full((64, 64, 3), 0.1), np.full((64, 1, 1), 0.4))])
+def test_each_part_of_a_measurement_has_its_own_noise(stds):
+    """As `restore` takes it; what it would refuse is refused here too."""
+    operator = lambda x: {"fourier": jnp.fft.fft2(x, axes=(0, 1)), "pixels": x}  # noqa: E731
+    image, noise = np.zeros((64, 64, 3)), dict(zip(("fourier", "pixels"), stds, strict=True))
+    y = operators.simulate(jax.random.key(0), operator, image, noise)
+    for part, std in ((y["fourier"].real, 0.1), (y["fourier"].imag, 0.1), (y["pixels"], 0.4)):
+        assert float(part.std()) == pytest.approx(std, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("noise", "message"),
+    [
+        ((0.1, 0.2, 0.3), "noise_std has 3 parts, but the measurement has 2"),
+        (np.full((8, 8, 1), 0.1), "noise_std has 1 parts, but the measurement has 2"),
+        ((0.1, np.ones(5)), r"noise_std of shape \(5,\) does not go with a measurement of shape \(4, 8, 1\)"),
+        (-1.0, "noise_std must be positive"),
+        ((0.1, -1.0), "noise_std must be positive"),
+    ],
+)
+def test_noise_that_does_not_fit_is_not_simulated(noise, message):
+    with pytest.raises(ValueError, match=message):
+        operators.simulate(jax.random.key(0), lambda x: (x, x[::2]), np.zeros((8, 8, 1)), noise)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
 """Sequential Monte Carlo and correction steps against known posteriors."""
 
+import math
+from typing import NamedTuple
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -117,6 +120,45 @@ def photons_moments(rate, count, variance):
     return mean, ((x - mean) ** 2 @ weight / weight.sum()) ** 0.5
 
 
+class Quartic(NamedTuple):
+    """Noise of one's own of the density exp(-(n / scale)^4): of fixed variance, and not Gaussian."""
+
+    scale: float
+    known: bool = True
+
+    @property
+    def fixed(self):
+        return True
+
+    def check(self):
+        pass
+
+    def sample(self, key, clean):
+        return clean + self.scale * jax.random.generalized_normal(key, 4.0, clean.shape, clean.dtype)
+
+    def variance(self, predicted):
+        return self.scale**2 * math.gamma(3 / 4) / math.gamma(1 / 4)
+
+    def log_likelihood(self, measurement, predicted):
+        return -jnp.sum(((measurement - predicted) / self.scale) ** 4) if self.known else None
+
+
+def test_particles_weigh_noise_of_ones_own_by_its_own_likelihood():
+    """Its posterior, by summing over a grid; under Gaussian noise of its variance it would be .897 and .251."""
+    y, scale, shape = 1.2, 0.5, (1, 1, 1)
+    x = np.linspace(-3, 4, 20001)
+    weight = np.exp(-(x**2) / 0.5 - ((y - x) / scale) ** 4)
+    mean = x @ weight / weight.sum()
+    deviation = ((x - mean) ** 2 @ weight / weight.sum()) ** 0.5
+    prior = prior_from_denoiser(Gaussian(jnp.zeros(shape), 0.25), CLD())
+    found = restore(
+        jax.random.key(0), jnp.full(shape, y), lambda image: image, prior, image_shape=shape, noise_std=Quartic(scale),
+        num_steps=40, sampler="particles", guidance="covariance", num_particles=4000,
+    ).image  # fmt: skip
+    assert float(found.mean()) == pytest.approx(mean, abs=0.02)
+    assert float(found.std()) == pytest.approx(deviation, abs=0.02)
+
+
 # The proposals of `plug_in` are over-confident, so that few particles of it count.
 @pytest.mark.parametrize(
     ("guidance", "allowed"),
@@ -154,6 +196,7 @@ def test_particles_draw_the_posterior_with_every_form_whose_likelihood_is_known(
         ("normalized_plug_in", lambda x: x, 0.1),  # no solution of a Gaussian's system
         ("projection", Projecting(), 0.1),
         ("covariance", lambda x: x[:1, :1], PoissonGaussianNoise(9.0, 0.1)),  # a sum over all counts
+        ("covariance", lambda x: x[:1, :1], Quartic(0.1, known=False)),
     ],
 )
 def test_particles_refuse_what_has_no_known_likelihood(guidance, operator, noise):

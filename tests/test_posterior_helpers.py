@@ -79,7 +79,9 @@ def test_a_summary_is_of_its_definition():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: summarise(np.zeros((1, 3))), "two or more samples, got 1"),
+        *((lambda ask=ask: ask(np.zeros((1, 3))), "two or more samples, got 1")
+          for ask in (summarise, interval, expected_error, lambda samples: coverage(samples, samples[0]))),
+        (lambda: expected_error(0.0), "two or more samples, got 0"),
         (lambda: summarise(np.zeros((2, 3)), 1.0), "above 0 and below 1, got 1.0"),
         (lambda: coverage(np.zeros((2, 3)), np.zeros(4)), r"shape \(3,\), but the truth of \(4,\)"),
         (lambda: sample_posterior(

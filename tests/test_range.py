@@ -21,6 +21,7 @@ from cvsa_jax import (
 )
 from cvsa_jax.coefficients import MOST_NOISE, coefficients
 from cvsa_jax.parameterizations import own
+from cvsa_jax.samplers import SAMPLERS
 from cvsa_jax.spectral import Spectrum
 
 SHAPE = (4, 4, 1)
@@ -150,6 +151,18 @@ def test_a_diffusion_beyond_double_precision_is_refused():
         time_grid("uniform", 10, CLD(beta=400.0))
     with pytest.raises(ValueError, match=r"at t_end=1e-16 .* cannot be computed with"):
         time_grid("uniform", 10, CLD(), t_end=1e-16)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "multistep", "ancestral_multistep", "particles"])
+def test_a_diffusion_whose_tables_overflow_is_refused(sampler):
+    """It ended in NaN, for a friction a million times the mass's."""
+    with pytest.raises(ValueError, match="the diffusion's tables exceed float32"):
+        SAMPLERS[sampler](CLD(friction=1e6), time_grid("logarithmic", 10, CLD(friction=1e6)))
+
+
+@pytest.mark.parametrize("sampler", ["multistep", "particles"])
+def test_tables_are_finite_at_early_ends(sampler):
+    SAMPLERS[sampler](CLD(), time_grid("logarithmic", 10, CLD(), t_end=1e-8))
 
 
 def test_quality_of_not_a_number_is_not_a_number():

@@ -185,7 +185,7 @@ def test_margin_does_not_reach_the_image():
         ({"data_weight": 0.0}, "data_weight must be positive"),
         ({"start": "guess"}, "this operator has no first guess to start from"),
         ({"num_corrections": 1, "sampler": "sscs"}, "own times"),
-        ({"noise_std": (0.1, 0.2)}, "noise_std has several parts, but the measurement is one array"),
+        ({"noise_std": (0.1, 0.2)}, "noise_std has 2 parts, but the measurement has 1"),
         ({"image_shape": (32, 32, 4)}, "the prior is of 3 channels, and cannot restore 4"),
     ],
 )
@@ -241,6 +241,10 @@ MASK = make_operator("random_inpaint", np.random.default_rng(0), 8, 6)
         (two_sensors, (rows(4, 6, 3), rows(6, 3), rows(1)), "(1,)"),
         (Identity(), (rows(8, 6, 3),), "(8, 6, 3)"),
         (Identity(), None, "the measurement holds no numbers"),
+        (lambda x: jnp.round(x).astype(int), rows(8, 6, 3), "the operator measures int32, but real or complex"),
+        (lambda x: x.astype(jnp.bfloat16), rows(8, 6, 3), "the operator measures bfloat16 of an image of float32"),
+        (lambda x: (x, x > 0), (rows(8, 6, 3),) * 2, "the operator measures bool, but real or complex"),
+        (lambda x: None, rows(8, 6, 3), "the operator measures nothing"),
         (Identity(), "y.png", "the measurement holds a str, which is no number"),
     ],
 )

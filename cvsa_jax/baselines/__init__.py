@@ -89,7 +89,7 @@ def baseline_loop(
         raise UnsuitableError("it knows one noise level alone")
     for key in constants(name).keys() & settings.keys():
         check_constant(name, key, settings[key])
-    return BASELINES[name].factory(prior.denoise, y, h, noise.std, tuple(image_shape), num_steps, **settings)
+    return BASELINES[name].factory(prior.denoise, y, h, noise.bounded, tuple(image_shape), num_steps, **settings)
 
 
 __all__ = [

@@ -15,7 +15,7 @@ from cvsa_jax.guidance.base import Form, Problem, Solution
 from cvsa_jax.guidance.covariance_forms import covariance, diagonal_covariance, second_moment, spectral_covariance
 from cvsa_jax.guidance.plug_in_forms import normalized_plug_in, plug_in, printed_plug_in
 from cvsa_jax.guidance.projection_form import projection
-from cvsa_jax.noise import NoiseModel, as_noise
+from cvsa_jax.noise import GaussianNoise, NoiseModel, as_noise
 from cvsa_jax.operators.algebra import is_linear, linearised, root_mean_square
 from cvsa_jax.operators.base import Operator, as_operator
 from cvsa_jax.priors import AnyPrior, Prior, coefficients
@@ -77,9 +77,9 @@ def conditional_mean(
     known of x_0 where the operator can do that. The residual is the
     root mean square of one image's y - H(x_0hat), over the entries that carry data. log_fit is
     -(<r, w> + log det)/2, that of y ~ N(H x_0hat, sigma^2 I + H C H'); at the last time, where C vanishes, of
-    noise that depends on H(x) the log-likelihood itself. It is None where it is not known. sigma^2 is the noise's
-    variance where H(x) = H(x_0hat), a number or one for each entry of y, over data_weight: the posterior is that of
-    p(y | x)^data_weight.
+    noise other than `GaussianNoise` the model's own log-likelihood. It is None where it is not known. sigma^2 is the
+    noise's variance where H(x) = H(x_0hat), a number or one for each entry of y, over data_weight: the posterior is
+    that of p(y | x)^data_weight.
 
     Raises:
       ValueError: on an unknown name.
@@ -124,7 +124,7 @@ def conditional_mean(
         fit = None
         if found.log_determinant is not None:
             fit = -(jnp.vdot(r, found.dual) + found.log_determinant) / 2
-        if fit is not None and not model.fixed:
+        if fit is not None and not isinstance(model, GaussianNoise):
             exact = model.log_likelihood(y, predicted)
             fit = None if exact is None else jnp.where(index == last, data_weight * exact, fit)
         return Estimate(

@@ -1,7 +1,7 @@
 """What an operator is, and how it measures."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, cast
 
 import flax.struct
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from cvsa_jax.noise import NoiseModel, as_noise
+from cvsa_jax.noise import GaussianNoise, NoiseModel, as_noise
 from cvsa_jax.types import as_partial
 
 OPTIONAL = ("restrict", "measure", "expected", "project", "first_guess", "reduced", "solve_gram", "near_gram",
@@ -155,18 +155,74 @@ def as_operator(operator: Callable) -> Operator:
     return Function(as_partial(operator))
 
 
-def simulate(key: jax.Array, operator: Callable, image: jax.Array, noise: float | NoiseModel) -> Any:
+def measured_shapes(operator: Callable, image_shape: tuple[int, ...]) -> Any:
+    """The shapes and kinds of H(x), as of `jax.eval_shape`, for an image of that shape in the working precision.
+
+    Raises:
+      ValueError: if H does not take such an image, or what it measures is not real or complex numbers.
+    """
+    image = jax.ShapeDtypeStruct(tuple(image_shape), jnp.result_type(float))
+    try:
+        found = jax.eval_shape(operator, image)
+    except Exception as error:  # H may be anyone's, and fails in as many ways
+        raise ValueError(f"the operator does not take an image of shape {image.shape}: {error}") from error
+    leaves = jax.tree.leaves(found)
+    if not sum(leaf.size for leaf in leaves):
+        raise ValueError(f"the operator measures nothing of an image {image.shape}")
+    for leaf in leaves:
+        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+            raise ValueError(f"the operator measures {leaf.dtype}, but real or complex numbers are needed")
+    return found
+
+
+def simulate(key: jax.Array, operator: Callable, image: jax.Array, noise: Any) -> Any:
     """A measurement y of an image: `operator.measure(x)` with noise, in the working precision.
 
-    A number is the deviation of Gaussian noise; of a complex entry, of its real and its imaginary part.
-    Entries under a mask are zero.
+    A number is the deviation of Gaussian noise; of a complex entry, of its real and its imaginary part. An array has
+    one for each entry, a tree of numbers or arrays those of each part of y. Entries under a mask are zero.
+
+    Raises:
+      ValueError: on noise that is out of range, or does not go with the measurement.
     """
     operator, model = as_operator(operator), as_noise(noise)
+    model.check()
     clean = operator.measure(jnp.asarray(image, jnp.result_type(float)))
-    leaves, tree = jax.tree.flatten(clean)
+    leaves, tree = jax.tree.flatten(jax.tree.map(jnp.asarray, clean))
     keys = [key] if len(leaves) == 1 else list(jax.random.split(key, len(leaves)))
-    noisy = [_sample(model, k, leaf) for k, leaf in zip(keys, leaves, strict=True)]
+    noises = parts_of(model, [jnp.shape(leaf) for leaf in leaves])
+    noisy = [_sample(n, k, leaf) for n, k, leaf in zip(noises, keys, leaves, strict=True)]
     return operator.restrict(jax.tree.unflatten(tree, noisy))
+
+
+def parts_of(noise: NoiseModel, shapes: Sequence[tuple[int, ...]]) -> list[NoiseModel]:
+    """The noise of each part of a measurement: the same, or that of each part's own deviation.
+
+    Args:
+      noise: of the whole. shapes: of the parts.
+
+    Raises:
+      ValueError: on deviations that are not one, one for each part, or for each part one for each of its entries.
+    """
+    if not isinstance(noise, GaussianNoise):
+        return [noise] * len(shapes)
+    stds = jax.tree.leaves(noise.std)
+    if jax.tree_util.all_leaves([noise.std]) and jnp.ndim(noise.std) == 0:
+        stds = stds * len(shapes)
+    if len(stds) != len(shapes):
+        raise ValueError(f"noise_std has {len(stds)} parts, but the measurement has {len(shapes)}")
+    for std, shape in zip(stds, shapes, strict=True):
+        if not _spans(jnp.shape(std), tuple(shape)):
+            raise ValueError(
+                f"noise_std of shape {jnp.shape(std)} does not go with a measurement of shape {tuple(shape)}"
+            )
+    return [GaussianNoise(std) for std in stds]
+
+
+def _spans(small: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    try:
+        return np.broadcast_shapes(small, shape) == shape
+    except ValueError:
+        return False
 
 
 def _sample(model: NoiseModel, key: jax.Array, clean: jax.Array) -> jax.Array:

@@ -10,7 +10,7 @@ from jax.scipy.sparse.linalg import cg
 
 from cvsa_jax.noise import GaussianNoise
 from cvsa_jax.operators.algebra import linearised
-from cvsa_jax.operators.base import Operator, as_operator, simulate
+from cvsa_jax.operators.base import Operator, as_operator, measured_shapes, simulate
 from cvsa_jax.operators.stacked import stack
 
 # (n, p). A closed form may be an approximation, as that of a blur whose border is mirrored.
@@ -83,6 +83,7 @@ def check_operator(
     gradients find; only of a linear H.
     restrict: twice is once, and H(x) is not changed by it.
     measure: its distance from H, where it is another function; never fails unless it is not finite.
+    Each method, and `project`, gives the shapes and kinds of what it stands for.
     expected: at std 0 it is H. mean: its distance from the mean of H over DRAWS draws at std .3, a stand-in is
     allowed, so that it never fails unless it is not finite.
     jit, vmap: under both, H is what it is without.
@@ -96,22 +97,20 @@ def check_operator(
     Returns: the report, whose `str` is a table.
 
     Raises:
-      ValueError: names the laws that do not hold, with the table; or, always, H does not take such an image.
+      ValueError: names the laws that do not hold, with the table; or, always, as `measured_shapes` does.
     """
     whole, key = as_operator(operator), jax.random.key(0) if key is None else key
     keys = iter(jax.random.split(key, 8))
     working = jnp.result_type(float)
     x = jax.random.uniform(next(keys), image_shape, working, -0.9, 0.9)
     d = jax.random.normal(next(keys), image_shape, working)
-    try:
-        measured = jax.eval_shape(whole, x)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"the operator does not take an image of shape {tuple(image_shape)}: {error}") from error
+    measured = measured_shapes(whole, image_shape)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), measured)
     h: Operator = stack(zeros, whole, GaussianNoise(noise_std))[1]
     run = jax.jit(lambda x: h(x))
-    y, sharp = h(x), working == jnp.float64
-    noisy = simulate(next(keys), h, x, noise_std)
+    y, sharp = jnp.asarray(h(x)), working == jnp.float64
+    unfit = _unfit(whole, h, x, zeros, y)
+    noisy = y if {"measure", "restrict"} & unfit.keys() else simulate(next(keys), h, x, noise_std)
     w = jax.random.normal(next(keys), y.shape, y.dtype)
     size = 1e-6 if sharp else 1e-2
     difference = (run(x + size * d) - run(x - size * d)) / (2 * size)
@@ -127,13 +126,14 @@ def check_operator(
         Check("adjoint", _adjoint_error(run(d) if linear else change, w, d, back), exact),
         Check("gradient", _relative(change, difference), smooth),
     ]
-    if linear and h.offers("solve_gram"):
+    if linear and h.offers("solve_gram") and not {"solve_gram", "restrict"} & unfit.keys():
         found += _gram_checks(h, x, next(keys))
-    restricted = h.restrict(w)
-    found += [Check("restrict", max(_relative(h.restrict(restricted), restricted), _relative(h.restrict(y), y)), exact)]
-    if h.offers("measure"):
+    if "restrict" not in unfit:
+        kept = h.restrict(w)
+        found += [Check("restrict", max(_relative(h.restrict(kept), kept), _relative(h.restrict(y), y)), exact)]
+    if h.offers("measure") and "measure" not in unfit:
         found += [Check("measure", _relative(h.measure(x), y), INFORMATION, "its distance from H")]
-    if h.offers("expected"):
+    if h.offers("expected") and "expected" not in unfit:
         draws = x + 0.3 * jax.random.normal(next(keys), (DRAWS, *image_shape), working)
         mean = jax.lax.map(h, draws).mean(0)
         found += [
@@ -141,11 +141,36 @@ def check_operator(
             Check("mean", _relative(h.expected(x, jnp.asarray(0.3, working)), mean), INFORMATION,
                   f"from the mean over {DRAWS} draws"),
         ]  # fmt: skip
+    found += list(unfit.values())
     found += [Check("jit", _relative(run(x), y), exact), _vmapped(h, jnp.stack([x, d]), jnp.stack([y, run(d)]), exact)]
     report = Report(", ".join(map(_words, jax.tree.leaves(measured))), linear, tuple(found))
     if raises and not report.passed:
         raise ValueError(f"the operator does not keep {', '.join(report.failures)}\n{report}")
     return report
+
+
+def _unfit(whole: Operator, h: Operator, x: jax.Array, measured: Any, y: jax.Array) -> dict[str, Check]:
+    """A failed check of each method that cannot be had, or not in the shape and kind of what it stands for.
+
+    measured: as H(x) is, y: the same as one vector, which h measures.
+    """
+    number, found = jnp.zeros((), x.dtype), {}
+    for name, owner, arguments, wanted in (
+        ("measure", whole, (x,), measured),
+        ("expected", whole, (x, number), measured),
+        ("restrict", whole, (measured,), measured),
+        ("project", whole, (x, measured), x),
+        ("solve_gram", h, (y, number, number), y),
+    ):
+        try:
+            given = jax.eval_shape(getattr(owner, name), *arguments)
+        except Exception as error:  # it may be anyone's
+            found[name] = Check(name, float("nan"), 0.0, _line(error))
+            continue
+        has, needs = (jax.tree.map(_words, tree) for tree in (given, wanted))
+        if has != needs and not (given is None and name in ("project", "solve_gram")):
+            found[name] = Check(name, float("nan"), 0.0, f"it gives {has}, not {needs}")
+    return found
 
 
 def _gram_checks(h: Operator, x: jax.Array, key: jax.Array) -> list[Check]:

@@ -4,6 +4,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from cvsa_jax.numerics import at_least_single
 from cvsa_jax.operators.base import Operator
 
 
@@ -21,5 +22,6 @@ class Matrix(Operator):
         return self.matrix @ x.ravel()
 
     def solve_gram(self, r, noise_variance, prior_variance):
-        gram = prior_variance * self.matrix @ self.matrix.T
+        matrix = at_least_single(self.matrix)
+        gram = prior_variance * matrix @ matrix.T
         return jnp.linalg.solve(gram + noise_variance * jnp.eye(len(gram), dtype=gram.dtype), r)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cvsa_jax import spectral
+from cvsa_jax.numerics import at_least_single
 from cvsa_jax.operators.algebra import conjugate_gradients
 from cvsa_jax.operators.base import Operator
 from cvsa_jax.operators.kernel_files import KernelFile, read_kernel
@@ -48,10 +49,10 @@ class Convolution(Operator):
 
     def spectrum(self, shape: tuple[int, int]) -> jax.Array:
         """The kernel's Fourier transform on a grid of that shape; larger kernels wrap."""
-        h, w = self.kernel.shape
+        h, w, kernel = *self.kernel.shape, at_least_single(self.kernel)
         rows = np.mod(np.arange(h) - h // 2, shape[0])
         columns = np.mod(np.arange(w) - w // 2, shape[1])
-        canvas = jnp.zeros(shape, self.kernel.dtype).at[rows[:, None], columns].add(self.kernel)
+        canvas = jnp.zeros(shape, kernel.dtype).at[rows[:, None], columns].add(kernel)
         return whole(jnp.fft.rfft2, canvas)
 
     def solve_gram(self, r, noise_variance, prior_variance):

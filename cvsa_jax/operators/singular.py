@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cvsa_jax.numerics import at_least_single
 from cvsa_jax.operators.base import Operator
 from cvsa_jax.operators.dense import Matrix
 from cvsa_jax.operators.identity import Identity
@@ -63,7 +64,8 @@ def _(operator: Mask, image_shape) -> SpectralForm:
 @singular_form.register
 def _(operator: Separable, image_shape) -> SpectralForm:
     """A x B' has the products of the singular values of A and B."""
-    (ua, sa, va), (ub, sb, vb) = (jnp.linalg.svd(m, full_matrices=True) for m in (operator.rows, operator.columns))
+    both = map(at_least_single, (operator.rows, operator.columns))
+    (ua, sa, va), (ub, sb, vb) = (jnp.linalg.svd(m, full_matrices=True) for m in both)
     product = sa[:, None, None] * sb[None, :, None]
     kept = jnp.where(product < CUT, 0.0, product)
     height, width = va.shape[0], vb.shape[0]
@@ -103,7 +105,7 @@ def _(operator: Convolution, image_shape) -> SpectralForm:
 
 @singular_form.register
 def _(operator: Matrix, image_shape) -> SpectralForm:
-    u, s, vt = jnp.linalg.svd(operator.matrix, full_matrices=True)
+    u, s, vt = jnp.linalg.svd(at_least_single(operator.matrix), full_matrices=True)
     n, rank = vt.shape[0], s.shape[0]
     kept = jnp.where(s > 1e-6 * s[0], s, 0.0)
     inverse = jnp.where(kept > 0, 1 / jnp.where(kept > 0, s, 1.0), 0.0)

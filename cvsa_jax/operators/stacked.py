@@ -1,6 +1,7 @@
 """Measurements that are complex, or of several parts, as one real vector."""
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
 
 import flax.struct
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cvsa_jax.noise import GaussianNoise, NoiseModel
-from cvsa_jax.operators.base import Operator
+from cvsa_jax.operators.base import Operator, parts_of
 
 
 class Parts(NamedTuple):
@@ -77,40 +78,26 @@ class Stacked(Operator):
 
 
 def stack(measurement: Any, operator: Operator, noise: NoiseModel) -> tuple[jax.Array, Operator, NoiseModel]:
-    """The three of them for a measurement that is one real array; such a one is returned as it is."""
+    """The three of them for a measurement that is one real array; such a one is returned as it is.
+
+    Raises:
+      ValueError: as `parts_of` does.
+    """
     leaves, tree = jax.tree.flatten(measurement)
-    one_for_all = not isinstance(noise, GaussianNoise) or jax.tree_util.all_leaves([noise.std])
-    if len(leaves) == 1 and leaves[0] is measurement and not jnp.iscomplexobj(measurement):
-        if not one_for_all:
-            raise ValueError("noise_std has several parts, but the measurement is one array")
-        if isinstance(noise, GaussianNoise):
-            _spans(noise.std, jnp.shape(measurement))
-        return measurement, operator, noise
     shapes = tuple(tuple(jnp.shape(leaf)) for leaf in leaves)
+    noises = parts_of(noise, shapes)
+    if len(leaves) == 1 and leaves[0] is measurement and not jnp.iscomplexobj(measurement):
+        return measurement, operator, noises[0]
     parts = Parts(tree, shapes, tuple(bool(jnp.iscomplexobj(leaf)) for leaf in leaves))
-    if isinstance(noise, GaussianNoise) and not (one_for_all and jnp.ndim(noise.std) == 0):
-        noise = GaussianNoise(_spread(noise.std, parts))
+    if isinstance(noise, GaussianNoise) and not (jax.tree_util.all_leaves([noise.std]) and jnp.ndim(noise.std) == 0):
+        noise = GaussianNoise(_spread([cast(GaussianNoise, one).std for one in noises], parts))
     return parts.pack(measurement), Stacked(operator, parts), noise
 
 
-def _spread(std: Any, parts: Parts) -> jax.Array:
+def _spread(stds: Sequence, parts: Parts) -> jax.Array:
     """A deviation for each part, or entry, of the measurement as one for each number of the vector."""
-    leaves = jax.tree.leaves(std)
-    if len(leaves) != len(parts.shapes):
-        raise ValueError(f"noise_std has {len(leaves)} parts, but the measurement has {len(parts.shapes)}")
     filled = []
-    for leaf, shape, is_complex in zip(leaves, parts.shapes, parts.complex, strict=True):
-        _spans(leaf, shape)
-        one = jnp.broadcast_to(jnp.asarray(leaf, jnp.result_type(float)), shape).ravel()
+    for std, shape, is_complex in zip(stds, parts.shapes, parts.complex, strict=True):
+        one = jnp.broadcast_to(jnp.asarray(std, jnp.result_type(float)), shape).ravel()
         filled += [one, one] if is_complex else [one]
     return jnp.concatenate(filled)
-
-
-def _spans(std: Any, shape: tuple[int, ...]) -> None:
-    """Raises ValueError unless a deviation is one for each entry of a measurement, or broadcasts to it."""
-    try:
-        spans = np.broadcast_shapes(jnp.shape(std), shape) == tuple(shape)
-    except ValueError:
-        spans = False
-    if not spans:
-        raise ValueError(f"noise_std of shape {jnp.shape(std)} does not go with a measurement of shape {tuple(shape)}")

@@ -74,8 +74,17 @@ def noised(direction, factor, image, x_noise, v_noise) -> tuple[jax.Array, jax.A
 
 
 def to_device(table: np.ndarray) -> jax.Array:
-    """A finished float64 table in the working precision."""
-    return jnp.asarray(table, jnp.result_type(float))
+    """A finished float64 table in the working precision.
+
+    Raises:
+      ValueError: if that cannot hold it.
+    """
+    dtype = jnp.result_type(float)
+    with np.errstate(over="ignore"):
+        rounded = np.asarray(table, np.float64).astype(dtype)
+    if not np.isfinite(rounded).all():
+        raise ValueError(f"the diffusion's tables exceed {dtype.name} at these times: change t_end or its constants")
+    return jnp.asarray(rounded)
 
 
 def draw_noise(state: State) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -43,6 +43,7 @@ def flow(cld: CLD, before: np.ndarray, after: np.ndarray, share: float = 1.0) ->
 
 
 @functools.lru_cache(maxsize=16)
+@np.errstate(over="ignore", invalid="ignore")  # `to_device` refuses what is not finite
 def _flow(cld: CLD, shape: tuple[int, ...], before: bytes, after: bytes, share: float):
     """`flow` of times as bytes; a job asks for the same tables again and again."""
     start, end = (np.log(np.frombuffer(t)) for t in (before, after))
