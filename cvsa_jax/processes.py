@@ -128,6 +128,11 @@ def anyone(true: bool) -> bool:
     return not everyone(not true)
 
 
+def least(number: int) -> int:
+    """The smallest of the numbers that the processes give; all call at the same time."""
+    return number if jax.process_count() == 1 else min(int(text) for text in union([str(number)]))
+
+
 def union(names: Iterable[str]) -> set[str]:
     """The names that one process or another has; all call at the same time."""
     own = set(names)
