@@ -372,6 +372,63 @@ def test_names_that_two_shards_give_differently_are_refused(tmp_path):
     first.release()
 
 
+def test_a_name_that_was_given_is_never_given_up(tmp_path):
+    """Whichever shard begins or ends first, whatever each of them listed; nor where files.csv is lost."""
+    record = {"settings": {"tile": None}}
+    ledger = lambda i: Ledger(tmp_path, ["psnr"], record["settings"], False, Writer(i, 2))  # noqa: E731
+    for last in (0, 1):
+        first, second = ledger(0), ledger(1)
+        for one, name in ((first, f"a{last}"), (second, f"b{last}")):
+            one.files[name] = f"{name}.jpg"
+            one.begin(record)
+            one.add(name, "", {}, {}, [])
+        for one in (first, second)[:: 1 - 2 * last]:
+            with one.tables():
+                pass
+            one.release()
+        named = {f"{name}{i}": f"{name}{i}.jpg" for name in "ab" for i in range(last + 1)}
+        assert {row["image"]: row["file"] for row in rows(tmp_path / "files.csv")} == named
+    (tmp_path / "files.csv").unlink()
+    assert ledger(0).files == named
+
+
+def test_what_a_process_does_again_counts_whatever_its_clock(tmp_path, monkeypatch):
+    """Process 0 takes back what is damaged, an hour ahead of the other that does it."""
+    record, facts = {"settings": {"tile": None}}, ("a", "", {"restored/a.png": "0"}, {}, [])
+    clock = 1e9
+    monkeypatch.setattr("cvsa_jax.jobs.manifest.time.time", lambda: clock)
+    for again in range(2):
+        first, second = (
+            Ledger(tmp_path, ["psnr"], record["settings"], False, Writer(process=p, processes=2)) for p in range(2)
+        )
+        assert (first.damaged, second.damaged) == ({"a": "restored/a.png"} if again else {},) * 2
+        clock += 3600 * again
+        first.begin(record)
+        clock -= 3600 * again
+        second.join()
+        assert not (first.done or second.done)
+        second.add(*facts)
+        assert second.done == manifest.read(tmp_path).done.keys() == {"a"}
+        for ledger in (first, second):
+            ledger.release()
+
+
+def test_every_warning_of_an_image_is_kept_once(tmp_path):
+    """What was said of its measurement, and of its answer; also where a start says it again."""
+    for text in ("its noise", "its noise", None):
+        ledger = Ledger(tmp_path, ["psnr"], {"tile": None}, False)
+        ledger.begin({"settings": {"tile": None}})
+        if text is None:
+            ledger.add("a", "", {}, {}, [], "its residual; its range")
+        else:
+            ledger.warn("a", text)
+        ledger.summarise({"settings": {"tile": None}})
+        ledger.release()
+    found = {"a": "its noise; its residual; its range"}
+    assert ledger.warnings == manifest.read(tmp_path).warnings == found
+    assert records.read_json(tmp_path / "summary.json")["warnings"] == found
+
+
 def test_another_tile_that_was_settled_meanwhile_is_refused(tmp_path):
     first, second, third = (Ledger(tmp_path, ["psnr"], {"tile": None}, False, Writer(i, 3)) for i in range(3))
     first.begin({"settings": {"tile": 512}})
