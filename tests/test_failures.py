@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import signal
+import struct
 import subprocess
 import sys
 
@@ -24,6 +25,7 @@ from cvsa_jax.jobs.bundle import Bundle
 from cvsa_jax.jobs.folder_lock import FolderLock
 from cvsa_jax.jobs.ledger import Ledger
 from cvsa_jax.jobs.manifest import Manifest
+from cvsa_jax.pictures import formats
 from cvsa_jax.types import InputError
 
 JOB = {"task": "sr2", "method": "classical", "noise_std": 0.05}
@@ -201,6 +203,26 @@ def test_an_image_that_cannot_be_written_leaves_nothing_and_the_rest_goes_on(res
     again = restore()
     assert again.returncode == 0, again.stderr
     assert {row["image"] for row in rows(out / "metrics.csv")} == {"a", "a.png", "b"}
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("EXIF is too long"), OverflowError(), RuntimeError("a\nb"), struct.error()]
+)
+def test_a_picture_that_its_writer_refuses_fails_alone(restore, tmp_path, monkeypatch, error):
+    """Whatever the library raises; it is one line, and the rest goes on."""
+    png = formats.FORMATS["png"]
+
+    def refusing(path, *args):
+        if path.name.startswith("a.png.part"):
+            raise error
+        png.write(path, *args)
+
+    monkeypatch.setitem(formats.FORMATS, "png", png._replace(write=refusing))
+    done, place = restore(), tmp_path / "out" / "restored" / "a.png"
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    why = " ".join(str(error).split()) or type(error).__name__
+    assert f"failed: a: cannot write {place}: {why}\n" in done.stderr
+    assert {row["image"] for row in rows(tmp_path / "out" / "metrics.csv")} == {"a.png", "b"}
 
 
 def test_a_full_disk_ends_the_job(restore, tmp_path, monkeypatch, full_disk):
