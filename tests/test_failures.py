@@ -286,6 +286,37 @@ def test_a_file_that_goes_while_a_job_runs_is_reported(job, photos_folder, capsy
     assert "failed: a: cannot read" in capsys.readouterr().err
 
 
+GREY = np.random.default_rng(0).integers(0, 256, (8, 8), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "later"),
+    [
+        (".png", GREY[:, :6]), (".png", GREY[..., None].repeat(3, -1)), (".npy", GREY[:6] / 255),
+        (".npy", GREY / 255 + 0.1j), (".kernel", np.eye(5)),
+    ],
+)  # fmt: skip
+def test_a_file_that_becomes_another_while_a_job_runs_fails_alone(tmp_path, suffix, later):
+    """Of another size, in colour, complex; or its kernel: there is no batch of it and others."""
+    measured, folder, kernels = suffix == ".npy", tmp_path / "in", tmp_path / "kernels"
+
+    def write(path, array):
+        path.parent.mkdir(exist_ok=True)
+        np.save(path, array) if path.suffix == ".npy" else Image.fromarray(array).save(path)
+
+    for name in ("a", "b"):
+        write(folder / f"{name}.npy" if measured else folder / f"{name}.png", GREY / 255 if measured else GREY)
+        write(kernels / f"{name}.npy", np.eye(3))
+    more = {"task": "motion_deblur", "kernel": str(kernels)} if suffix == ".kernel" else {"task": "denoise"}
+    more |= {"range": (0.0, 1.0), "measured": True} if measured else {}
+    given = {**JOB, **more, "input": str(folder), "output": str(tmp_path / "out"), "batch_size": 2}
+    prepared = prepare(resolve(given))
+    write(kernels / "a.npy" if suffix == ".kernel" else folder / f"a{suffix}", later)
+    prepared.run()
+    assert [row["image"] for row in prepared.results.rows] == ["b"]
+    assert list(prepared.failures) == ["a"]
+
+
 def test_a_batch_that_does_not_fit_in_memory_is_reported(job, capsys):
     prepared, count = job(), 0
     run = prepared.restorer
