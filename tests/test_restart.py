@@ -17,7 +17,7 @@ from conftest import ROOT, free_address
 from PIL import Image
 
 from cvsa_jax import writing
-from cvsa_jax.jobs import manifest, prepare, records, resolve
+from cvsa_jax.jobs import grid, manifest, prepare, records, resolve
 from cvsa_jax.jobs.folder_lock import FolderLock
 from cvsa_jax.jobs.ledger import Ledger
 from cvsa_jax.jobs.manifest import Manifest
@@ -262,6 +262,27 @@ def test_shards_at_once_give_the_files_of_one_job(run, some_images, tmp_path, ca
     again[1].run()
     again[0].run()
     assert contents(tmp_path / "out") == whole
+
+
+@pytest.mark.parametrize("kind", ["restored", "measurement", "truth"])
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_file_of_another_shard_that_goes_does_not_fail_this_one(run_restore, some_images, tmp_path, kind, cut):
+    """Or is cut: its image is not in the grid, the page says so, and all others are in both."""
+    flags = [f"--{k}={v}" for k, v in CLASSICAL.items()] + [f"--input={some_images}", f"--output={tmp_path / 'out'}"]
+    assert run_restore(*flags, "--shard=1/2").returncode == 0
+    name = next(n for n in (f"{i:03d}" for i in range(6)) if Writer(0, 2).takes(n))
+    path = tmp_path / "out" / kind / f"{name}.png"
+    path.write_bytes(path.read_bytes()[:40]) if cut else path.unlink()
+    done = run_restore(*flags, "--shard=2/2", "--report")
+    assert (done.returncode, done.stderr.count("error")) == (0, 0)
+    assert len(rows(tmp_path / "out" / "metrics.csv")) == 6
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("not shown: ") == (kind != "truth" and not cut)
+    drawn = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cvsa_jax.plots.save_grid", lambda path, rows, titles, scale: drawn.append((rows, titles)))
+        grid.draw(tmp_path / "out", [f"{i:03d}" for i in range(6)], False)
+    assert [(sum(map(len, rows)), titles[:3]) for rows, titles in drawn] == [(15, ["truth", "measurement", "restored"])]
 
 
 HOLD = """
