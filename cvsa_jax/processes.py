@@ -105,7 +105,7 @@ def _gathered(own: np.ndarray) -> np.ndarray:
     except jax.errors.JaxRuntimeError as error:
         why = str(error).partition("\n")[0]
         raise InputError(
-            f"another process of this job has ended; give all of them the command again ({why})"
+            f"another process of this job has ended; give all of them the command again, without --overwrite ({why})"
         ) from error
 
 

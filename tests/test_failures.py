@@ -233,7 +233,7 @@ def test_a_full_disk_ends_the_job(restore, tmp_path, monkeypatch, full_disk):
     done = restore("--batch_size=1")
     assert done.returncode == 1
     assert done.stderr.endswith(
-        f"error: the disk of --output={tmp_path / 'out'} is full; make room, and give the command again\n"
+        f"error: the disk of --output={tmp_path / 'out'} is full; make room: the same command goes on\n"
     )
 
 

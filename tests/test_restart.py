@@ -472,8 +472,9 @@ def test_results_of_other_settings_are_never_mixed(run, tmp_path):
 # SIGTERM.
 
 
-def test_sigterm_ends_a_job_after_its_batch(run_restore, run, some_images, tmp_path, monkeypatch):
-    """With exit code 0, its tables, and what is left; the same command goes on; a job of several jobs ends too."""
+@pytest.mark.parametrize("more", [[], ["--overwrite"]])
+def test_sigterm_ends_a_job_after_its_batch(run_restore, run, some_images, tmp_path, monkeypatch, more):
+    """With exit code 0, its tables, and what is left; and says which command goes on: not one that begins anew."""
     flags = [f"--{k}={v}" for k, v in CLASSICAL.items()] + [f"--input={some_images}", "--batch_size=1"]
     flags.append(f"--output={tmp_path / 'out'}")
     write, before = Results.write, signal.getsignal(signal.SIGTERM)
@@ -485,16 +486,23 @@ def test_sigterm_ends_a_job_after_its_batch(run_restore, run, some_images, tmp_p
     with monkeypatch.context() as patch:
         patch.setattr(Results, "write", writing_one)
         patch.setattr("cvsa_jax.jobs.streaming.ahead", lambda *_: 1)  # the loop is two images ahead at most
-        done = run_restore(*flags)
+        done = run_restore(*flags, *more)
     assert done.returncode == 0, done.stderr
     finished = len(rows(tmp_path / "out" / "metrics.csv"))
     left = 6 - finished
     assert 0 < finished < 6
-    assert f"stopped {tmp_path / 'out'}: {left} images left; the same command goes on from here\n" in done.stdout
+    command = " ".join(["the same command", *(f"without {flag}" for flag in more)])
+    assert f"stopped {tmp_path / 'out'}: {left} images left; {command} goes on from here\n" in done.stdout
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["missing"]["count"] == left
     assert signal.getsignal(signal.SIGTERM) == before
+    stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "restored").iterdir()}
     assert run_restore(*flags).returncode == 0
+    assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
     assert contents(tmp_path / "out") == contents(run("whole"))
+    with monkeypatch.context() as patch:
+        patch.setattr("cvsa_jax.jobs.run.restore_all", lambda _: signal.raise_signal(signal.SIGINT))
+        done = run_restore(*flags, *more)
+    assert (done.returncode, done.stderr) == (130, f"\nstopped; {command} goes on from here\n")
 
 
 def test_a_program_of_several_jobs_ends_with_the_one_that_was_stopped(run_verb, some_images, tmp_path, monkeypatch):

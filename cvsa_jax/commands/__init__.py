@@ -121,8 +121,8 @@ def stopped():
     try:
         yield
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
+    except KeyboardInterrupt as stop:  # which may say what goes on
+        print(f"\nstopped; {str(stop) or 'the same command'} goes on from here", file=sys.stderr)
         sys.exit(130)
     except Stopped as stop:  # of several jobs; where it was all, the verb has said it
         print(stop)

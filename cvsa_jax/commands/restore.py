@@ -54,6 +54,8 @@ def check(given: dict[str, Any]) -> Callable[[], None]:
             prepared.run(lambda: make_report(prepared))
         except Stopped as stop:
             print(stop)
+        except KeyboardInterrupt as stop:
+            raise KeyboardInterrupt(prepared.command) from stop
         close(prepared)
 
     return work
