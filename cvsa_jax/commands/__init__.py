@@ -9,7 +9,7 @@ import importlib
 import os
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 import jax
@@ -100,6 +100,18 @@ def fail(message: str) -> NoReturn:
     """Say in one line what is wrong, and exit with 1."""
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(1)
+
+
+def require_images(failed: Mapping[str, int]) -> None:
+    """Exit with 1 if images failed, as every verb that runs jobs does when all is written.
+
+    Args:
+      failed: how many, by the folder of their job.
+    """
+    folders = [folder for folder, count in failed.items() if count]
+    if folders:
+        more = f" and {len(folders) - 1} more of its jobs" if len(folders) > 1 else ""
+        fail(f"{sum(failed.values())} of the images failed, see {folders[0]}/summary.json{more}")
 
 
 def require_backend() -> None:
