@@ -209,7 +209,8 @@ class BatchRestorer:
         place = self._place(max(count, size or 0), canvas)
         rows = np.minimum(np.arange(place.size), count - 1)
         views = [view(as_operator(h), self._prior, image_shape) for h in operators]
-        stacked, shared = stack_alike([views[row] for row in rows], alike)
+        # Nobody else is there to ask where a batch is of this process alone.
+        stacked, shared = stack_alike([views[row] for row in rows], *() if self._spread.alone else (alike,))
         own_noise = None if noises is None else jax.tree.map(
             lambda *leaves: jnp.asarray(leaves, jnp.result_type(float)), *(noises[row] for row in rows)
         )  # fmt: skip

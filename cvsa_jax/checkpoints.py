@@ -101,8 +101,13 @@ def _shapes(tree) -> dict[str, tuple]:
 
 
 def _restore_params(folder: pathlib.Path, expected):
-    """The parameters, checked name by name and shape by shape before anything is read."""
-    with ocp.StandardCheckpointer() as checkpointer:
+    """The parameters, checked name by name and shape by shape before anything is read.
+
+    Of several processes each reads by itself, when it needs them: orbax would wait for all others.
+    """
+    own = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(primary_host=own, active_processes={own})
+    with ocp.StandardCheckpointer(multiprocessing_options=alone) as checkpointer:
         metadata = checkpointer.metadata(folder / "params")
         stored = getattr(metadata, "item_metadata", metadata)
         stored = getattr(stored, "tree", stored)

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from cvsa_jax.processes import anyone
 from cvsa_jax.sharding import LARGE_BYTES, batch_mesh, largest_axis, rows_mesh, split_over
 from cvsa_jax.transforms import whole_transforms
 
@@ -30,13 +31,18 @@ class Spread(NamedTuple):
 TOGETHER = Spread()
 
 
-def spread_of(split_rows: bool, shard_params: bool | None, parameters: Any) -> Spread:
-    """What is cut, where it was not said: parameters that take more than half of a device, as far as it tells."""
+def spread_of(split_rows: bool, shard_params: bool | None, parameters: Any, alone: bool = False) -> Spread:
+    """What is cut, where it was not said: parameters that take more than half of a device, as far as it tells.
+
+    Processes that work together do the same: what one of them must cut, all do. They call at the same time, unless
+    a batch is of this one `alone`.
+    """
     if shard_params is None:
         limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
         used = sum(getattr(a, "nbytes", 0) for a in jax.tree.leaves(parameters))
         shard_params = limit is not None and used > limit / 2 and jax.local_device_count() > 1
-    return Spread(split_rows, shard_params)
+        shard_params = shard_params if alone else anyone(shard_params)
+    return Spread(split_rows, shard_params, alone)
 
 
 class Placement(Protocol):

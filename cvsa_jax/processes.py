@@ -105,7 +105,7 @@ def _gathered(own: np.ndarray) -> np.ndarray:
     except jax.errors.JaxRuntimeError as error:
         why = str(error).partition("\n")[0]
         raise InputError(
-            f"another process of this job has ended; give all of them the command again ({why})"
+            f"another process of this job has ended; give all of them the command again, without --overwrite ({why})"
         ) from error
 
 
@@ -126,6 +126,11 @@ def everyone(true: bool) -> bool:
 def anyone(true: bool) -> bool:
     """Whether it is true in one process or another; all call at the same time."""
     return not everyone(not true)
+
+
+def least(number: int) -> int:
+    """The smallest of the numbers that the processes give; all call at the same time."""
+    return number if jax.process_count() == 1 else min(int(text) for text in union([str(number)]))
 
 
 def union(names: Iterable[str]) -> set[str]:

@@ -12,6 +12,7 @@ import flax.struct
 import jax
 import pytest
 from conftest import SAMPLES
+from PIL import Image
 
 from cvsa_jax import CLD, TASKS, Operator, SamplerSettings, __version__, commands, register_task
 from cvsa_jax.checkpoints import DEFAULT, KERNELS, find_prior
@@ -306,6 +307,31 @@ def test_ablate_takes_every_flag_of_restore():
     """But those that it decides itself; nothing of it is on a bucket."""
     assert {*names(ablate.groups())} == {*names(known()), "sweep"} - {*ablation.ALWAYS}
     assert not [f.name for _, some in ablate.groups().values() for f in some if f.setting.remote]
+
+
+@pytest.mark.parametrize("verb", ["restore", "ablate", "evaluate"])
+def test_every_verb_with_jobs_ends_alike_if_images_fail(run_verb, tmp_path, verb):
+    """With 1 and one line, when all is written; then with 0, when nothing fails any more."""
+    folder, output = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    Image.open(SAMPLES / "clothing_001.png").save(folder / "good.png")
+    (folder / "bad.png").write_text("no picture")
+    given = [f"--output={output}", "--image_size=16", "--noise_std=.05"]
+    given += {
+        "restore": [f"--input={folder}", "--task=denoise", "--method=classical", "--report"],
+        "ablate": [f"--input={folder}", "--task=denoise", "--method=classical", "--sweep=seed=1,2"],
+        "evaluate": [f"--data={folder}", "--tasks=denoise", "--methods=classical"],
+    }[verb]
+    for code in (1, 0):
+        done = run_verb(verb, *given)
+        assert done.returncode == code, done.stderr
+        assert (output / "report.html").exists() and done.stdout
+        count = {"ablate": 2}.get(verb, 1)
+        line = f"error: {count} of the images failed, see {output}"
+        assert [text.startswith(line) for text in done.stderr.splitlines() if "error" in text] == [True] * code
+        if code:
+            (output / "report.html").unlink()
+            Image.open(SAMPLES / "clothing_003.png").save(folder / "bad.png")
 
 
 def test_ablate_sweeps_a_setting_of_the_operator(run_verb, tmp_path, tiny_checkpoint):

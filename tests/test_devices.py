@@ -46,7 +46,7 @@ assert any(len(a.sharding.device_set) == 4 and not a.is_fully_replicated for a i
 
 JOINED = """
 import sys
-from cvsa_jax import processes
+from cvsa_jax import checkpoints, processes
 address, number = sys.argv[2], int(sys.argv[3])
 processes.ProcessSettings(address, 2, number).join()
 import jax, numpy as np
@@ -54,6 +54,8 @@ from cvsa_jax.sharding import batch_mesh
 
 assert jax.process_count() == 2 and len(jax.devices()) == 4 and batch_mesh(1).size == 4
 assert processes.union([f"é{number}"]) == {"é0", "é1"}
+if number == 1:  # a prior is read by whoever needs it
+    checkpoints.read_prior(sys.argv[1])
 assert processes.anyone(number == 1) and not processes.everyone(number == 1)
 assert processes.alike([np.arange(3), np.arange(3) + number, None]) == [True, False, False]
 processes.require_same(("a", 1), "images")

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import signal
+import struct
 import subprocess
 import sys
 
@@ -24,6 +25,7 @@ from cvsa_jax.jobs.bundle import Bundle
 from cvsa_jax.jobs.folder_lock import FolderLock
 from cvsa_jax.jobs.ledger import Ledger
 from cvsa_jax.jobs.manifest import Manifest
+from cvsa_jax.pictures import formats
 from cvsa_jax.types import InputError
 
 JOB = {"task": "sr2", "method": "classical", "noise_std": 0.05}
@@ -203,6 +205,26 @@ def test_an_image_that_cannot_be_written_leaves_nothing_and_the_rest_goes_on(res
     assert {row["image"] for row in rows(out / "metrics.csv")} == {"a", "a.png", "b"}
 
 
+@pytest.mark.parametrize(
+    "error", [ValueError("EXIF is too long"), OverflowError(), RuntimeError("a\nb"), struct.error()]
+)
+def test_a_picture_that_its_writer_refuses_fails_alone(restore, tmp_path, monkeypatch, error):
+    """Whatever the library raises; it is one line, and the rest goes on."""
+    png = formats.FORMATS["png"]
+
+    def refusing(path, *args):
+        if path.name.startswith("a.png.part"):
+            raise error
+        png.write(path, *args)
+
+    monkeypatch.setitem(formats.FORMATS, "png", png._replace(write=refusing))
+    done, place = restore(), tmp_path / "out" / "restored" / "a.png"
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    why = " ".join(str(error).split()) or type(error).__name__
+    assert f"failed: a: cannot write {place}: {why}\n" in done.stderr
+    assert {row["image"] for row in rows(tmp_path / "out" / "metrics.csv")} == {"a.png", "b"}
+
+
 def test_a_full_disk_ends_the_job(restore, tmp_path, monkeypatch, full_disk):
     """Its next images would be computed for nothing."""
     full = os.statvfs(tmp_path)  # a real answer, but for what is free
@@ -211,7 +233,7 @@ def test_a_full_disk_ends_the_job(restore, tmp_path, monkeypatch, full_disk):
     done = restore("--batch_size=1")
     assert done.returncode == 1
     assert done.stderr.endswith(
-        f"error: the disk of --output={tmp_path / 'out'} is full; make room, and give the command again\n"
+        f"error: the disk of --output={tmp_path / 'out'} is full; make room: the same command goes on\n"
     )
 
 
@@ -262,6 +284,37 @@ def test_a_file_that_goes_while_a_job_runs_is_reported(job, photos_folder, capsy
     assert list(prepared.failures) == ["a"]
     assert {row["image"] for row in prepared.results.rows} == {"a.png", "b"}
     assert "failed: a: cannot read" in capsys.readouterr().err
+
+
+GREY = np.random.default_rng(0).integers(0, 256, (8, 8), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "later"),
+    [
+        (".png", GREY[:, :6]), (".png", GREY[..., None].repeat(3, -1)), (".npy", GREY[:6] / 255),
+        (".npy", GREY / 255 + 0.1j), (".kernel", np.eye(5)),
+    ],
+)  # fmt: skip
+def test_a_file_that_becomes_another_while_a_job_runs_fails_alone(tmp_path, suffix, later):
+    """Of another size, in colour, complex; or its kernel: there is no batch of it and others."""
+    measured, folder, kernels = suffix == ".npy", tmp_path / "in", tmp_path / "kernels"
+
+    def write(path, array):
+        path.parent.mkdir(exist_ok=True)
+        np.save(path, array) if path.suffix == ".npy" else Image.fromarray(array).save(path)
+
+    for name in ("a", "b"):
+        write(folder / f"{name}.npy" if measured else folder / f"{name}.png", GREY / 255 if measured else GREY)
+        write(kernels / f"{name}.npy", np.eye(3))
+    more = {"task": "motion_deblur", "kernel": str(kernels)} if suffix == ".kernel" else {"task": "denoise"}
+    more |= {"range": (0.0, 1.0), "measured": True} if measured else {}
+    given = {**JOB, **more, "input": str(folder), "output": str(tmp_path / "out"), "batch_size": 2}
+    prepared = prepare(resolve(given))
+    write(kernels / "a.npy" if suffix == ".kernel" else folder / f"a{suffix}", later)
+    prepared.run()
+    assert [row["image"] for row in prepared.results.rows] == ["b"]
+    assert list(prepared.failures) == ["a"]
 
 
 def test_a_batch_that_does_not_fit_in_memory_is_reported(job, capsys):

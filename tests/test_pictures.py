@@ -1,6 +1,7 @@
 """Files of pictures: each is read right, at its full depth, or reported in one line; and written as is asked for."""
 
 import io
+import itertools
 import struct
 import zlib
 
@@ -12,7 +13,7 @@ from conftest import SAMPLES
 from PIL import Image, ImageCms, ImageOps
 
 from cvsa_jax import images
-from cvsa_jax.pictures import Carried, formats, profiles, read_picture
+from cvsa_jax.pictures import Carried, formats, metadata, profiles, read_picture
 from cvsa_jax.types import InputError
 
 WORDS = np.random.default_rng(0).integers(1, 65536, (9, 11, 4), dtype=np.uint16)
@@ -396,3 +397,27 @@ def test_a_form_that_has_no_place_for_a_picture_says_so(tmp_path):
     assert formats.losses("png", Carried(alpha=np.zeros((2, 2)))) == []
     with pytest.raises(InputError, match="--format=webp holds sides up to 16383, but the picture has 4x20000"):
         formats.check_size("webp", (4, 20000, 3))
+
+
+@pytest.mark.parametrize("form", ["png", "png16", "tiff", "jpeg"])
+def test_what_a_file_says_is_written_whatever_it_is_or_its_loss_is_told(tmp_path, form):
+    """EXIF with and without a part for the camera, small and too large for a JPEG; resolutions of any order."""
+    said = {}
+    for length, inside in itertools.product((9, 65400, 70000), (False, True)):
+        exif = Image.Exif()
+        exif[0x013B] = "é" * length
+        if inside:
+            exif.get_ifd(0x8769)[0x9003] = "2020:01:02 03:04:05"
+        said[f"exif {length} {inside}"] = Carried(exif=exif.tobytes())
+    said |= {f"dpi {n:g}": Carried(dpi=(n, 240.0)) for n in (1.0, 65535.0, 65536.0, metadata.FINEST)}
+    for depth, (name, carried) in itertools.product((8, 16), said.items()):
+        carried = carried._replace(depth=depth)
+        back = read_picture(formats.write_picture(tmp_path, "a", np.zeros((4, 4, 3)), form, carried)).carried
+        lost = formats.losses(form, carried)
+        if carried.exif is not None:
+            assert (back.exif is None) == (lost == [f"its EXIF is not written: --format={form} has no place for it"])
+        elif (told := back.dpi) is None or told[1] != pytest.approx(240, rel=0.1):
+            assert lost == [f"its resolution is not written: --format={form} has no place for it"], name
+        else:
+            assert not lost and told[0] == pytest.approx(carried.dpi[0], rel=1e-3, abs=0.6)
+    assert [metadata.resolution({"dpi": (n, 240)}) for n in (0, -1, np.nan, np.inf, 1.5e8)] == [None] * 5

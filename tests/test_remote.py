@@ -228,6 +228,21 @@ def test_the_processes_of_a_job_share_a_folder(run, images, bucket, monkeypatch)
     assert len(events(bucket, "/b/out/manifest.2-of-2.jsonl")) == 3
 
 
+def test_a_process_knows_what_another_took_back(run, bucket, monkeypatch):
+    """Which began an hour ahead of it: else what it does again would not count."""
+    run("memory://b/out")
+    bucket.rm_file("/b/out/restored/001.png")
+    job = resolve({**GIVEN, "input": "memory://b/in", "output": "memory://b/out"})
+    monkeypatch.setattr(Writer, "meet", lambda own, where: None)
+    first, second = (Results(job, False, Writer(process=p, processes=2)) for p in (0, 1))
+    now = time.time()
+    for results, clock in ((first, now + 3600), (second, now)):
+        monkeypatch.setattr("cvsa_jax.jobs.manifest.time.time", lambda clock=clock: clock)
+        results.begin()
+    assert "001" not in second.done
+    assert second._ledger._account.line("done", "001")["time"] > now + 3600
+
+
 def test_a_folder_of_others_is_refused_and_overwriting_removes_what_the_job_made(run, bucket):
     bucket.pipe_file("/b/other/letter.txt", b"")
     with pytest.raises(InputError, match=r"^--output=memory://b/other is not empty"):

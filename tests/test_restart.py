@@ -17,7 +17,7 @@ from conftest import ROOT, free_address
 from PIL import Image
 
 from cvsa_jax import writing
-from cvsa_jax.jobs import manifest, prepare, records, resolve
+from cvsa_jax.jobs import grid, manifest, prepare, records, resolve
 from cvsa_jax.jobs.folder_lock import FolderLock
 from cvsa_jax.jobs.ledger import Ledger
 from cvsa_jax.jobs.manifest import Manifest
@@ -264,6 +264,27 @@ def test_shards_at_once_give_the_files_of_one_job(run, some_images, tmp_path, ca
     assert contents(tmp_path / "out") == whole
 
 
+@pytest.mark.parametrize("kind", ["restored", "measurement", "truth"])
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_file_of_another_shard_that_goes_does_not_fail_this_one(run_restore, some_images, tmp_path, kind, cut):
+    """Or is cut: its image is not in the grid, the page says so, and all others are in both."""
+    flags = [f"--{k}={v}" for k, v in CLASSICAL.items()] + [f"--input={some_images}", f"--output={tmp_path / 'out'}"]
+    assert run_restore(*flags, "--shard=1/2").returncode == 0
+    name = next(n for n in (f"{i:03d}" for i in range(6)) if Writer(0, 2).takes(n))
+    path = tmp_path / "out" / kind / f"{name}.png"
+    path.write_bytes(path.read_bytes()[:40]) if cut else path.unlink()
+    done = run_restore(*flags, "--shard=2/2", "--report")
+    assert (done.returncode, done.stderr.count("error")) == (0, 0)
+    assert len(rows(tmp_path / "out" / "metrics.csv")) == 6
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("not shown: ") == (kind != "truth" and not cut)
+    drawn = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cvsa_jax.plots.save_grid", lambda path, rows, titles, scale: drawn.append((rows, titles)))
+        grid.draw(tmp_path / "out", [f"{i:03d}" for i in range(6)], False)
+    assert [(sum(map(len, rows)), titles[:3]) for rows, titles in drawn] == [(15, ["truth", "measurement", "restored"])]
+
+
 HOLD = """
 import pathlib, sys
 from cvsa_jax.jobs.folder_lock import FolderLock
@@ -372,6 +393,63 @@ def test_names_that_two_shards_give_differently_are_refused(tmp_path):
     first.release()
 
 
+def test_a_name_that_was_given_is_never_given_up(tmp_path):
+    """Whichever shard begins or ends first, whatever each of them listed; nor where files.csv is lost."""
+    record = {"settings": {"tile": None}}
+    ledger = lambda i: Ledger(tmp_path, ["psnr"], record["settings"], False, Writer(i, 2))  # noqa: E731
+    for last in (0, 1):
+        first, second = ledger(0), ledger(1)
+        for one, name in ((first, f"a{last}"), (second, f"b{last}")):
+            one.files[name] = f"{name}.jpg"
+            one.begin(record)
+            one.add(name, "", {}, {}, [])
+        for one in (first, second)[:: 1 - 2 * last]:
+            with one.tables():
+                pass
+            one.release()
+        named = {f"{name}{i}": f"{name}{i}.jpg" for name in "ab" for i in range(last + 1)}
+        assert {row["image"]: row["file"] for row in rows(tmp_path / "files.csv")} == named
+    (tmp_path / "files.csv").unlink()
+    assert ledger(0).files == named
+
+
+def test_what_a_process_does_again_counts_whatever_its_clock(tmp_path, monkeypatch):
+    """Process 0 takes back what is damaged, an hour ahead of the other that does it."""
+    record, facts = {"settings": {"tile": None}}, ("a", "", {"restored/a.png": "0"}, {}, [])
+    clock = 1e9
+    monkeypatch.setattr("cvsa_jax.jobs.manifest.time.time", lambda: clock)
+    for again in range(2):
+        first, second = (
+            Ledger(tmp_path, ["psnr"], record["settings"], False, Writer(process=p, processes=2)) for p in range(2)
+        )
+        assert (first.damaged, second.damaged) == ({"a": "restored/a.png"} if again else {},) * 2
+        clock += 3600 * again
+        first.begin(record)
+        clock -= 3600 * again
+        second.join()
+        assert not (first.done or second.done)
+        second.add(*facts)
+        assert second.done == manifest.read(tmp_path).done.keys() == {"a"}
+        for ledger in (first, second):
+            ledger.release()
+
+
+def test_every_warning_of_an_image_is_kept_once(tmp_path):
+    """What was said of its measurement, and of its answer; also where a start says it again."""
+    for text in ("its noise", "its noise", None):
+        ledger = Ledger(tmp_path, ["psnr"], {"tile": None}, False)
+        ledger.begin({"settings": {"tile": None}})
+        if text is None:
+            ledger.add("a", "", {}, {}, [], "its residual; its range")
+        else:
+            ledger.warn("a", text)
+        ledger.summarise({"settings": {"tile": None}})
+        ledger.release()
+    found = {"a": "its noise; its residual; its range"}
+    assert ledger.warnings == manifest.read(tmp_path).warnings == found
+    assert records.read_json(tmp_path / "summary.json")["warnings"] == found
+
+
 def test_another_tile_that_was_settled_meanwhile_is_refused(tmp_path):
     first, second, third = (Ledger(tmp_path, ["psnr"], {"tile": None}, False, Writer(i, 3)) for i in range(3))
     first.begin({"settings": {"tile": 512}})
@@ -394,8 +472,9 @@ def test_results_of_other_settings_are_never_mixed(run, tmp_path):
 # SIGTERM.
 
 
-def test_sigterm_ends_a_job_after_its_batch(run_restore, run, some_images, tmp_path, monkeypatch):
-    """With exit code 0, its tables, and what is left; the same command goes on; a job of several jobs ends too."""
+@pytest.mark.parametrize("more", [[], ["--overwrite"]])
+def test_sigterm_ends_a_job_after_its_batch(run_restore, run, some_images, tmp_path, monkeypatch, more):
+    """With exit code 0, its tables, and what is left; and says which command goes on: not one that begins anew."""
     flags = [f"--{k}={v}" for k, v in CLASSICAL.items()] + [f"--input={some_images}", "--batch_size=1"]
     flags.append(f"--output={tmp_path / 'out'}")
     write, before = Results.write, signal.getsignal(signal.SIGTERM)
@@ -407,16 +486,23 @@ def test_sigterm_ends_a_job_after_its_batch(run_restore, run, some_images, tmp_p
     with monkeypatch.context() as patch:
         patch.setattr(Results, "write", writing_one)
         patch.setattr("cvsa_jax.jobs.streaming.ahead", lambda *_: 1)  # the loop is two images ahead at most
-        done = run_restore(*flags)
+        done = run_restore(*flags, *more)
     assert done.returncode == 0, done.stderr
     finished = len(rows(tmp_path / "out" / "metrics.csv"))
     left = 6 - finished
     assert 0 < finished < 6
-    assert f"stopped {tmp_path / 'out'}: {left} images left; the same command goes on from here\n" in done.stdout
+    command = " ".join(["the same command", *(f"without {flag}" for flag in more)])
+    assert f"stopped {tmp_path / 'out'}: {left} images left; {command} goes on from here\n" in done.stdout
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["missing"]["count"] == left
     assert signal.getsignal(signal.SIGTERM) == before
+    stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "restored").iterdir()}
     assert run_restore(*flags).returncode == 0
+    assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
     assert contents(tmp_path / "out") == contents(run("whole"))
+    with monkeypatch.context() as patch:
+        patch.setattr("cvsa_jax.jobs.run.restore_all", lambda _: signal.raise_signal(signal.SIGINT))
+        done = run_restore(*flags, *more)
+    assert (done.returncode, done.stderr) == (130, f"\nstopped; {command} goes on from here\n")
 
 
 def test_a_program_of_several_jobs_ends_with_the_one_that_was_stopped(run_verb, some_images, tmp_path, monkeypatch):

@@ -4,19 +4,21 @@ import threading
 import time
 import weakref
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 from PIL import Image
 from test_failures import rows
 
-from cvsa_jax import CLD, Gaussian, data, guidance, prior_from_denoiser
+from cvsa_jax import CLD, Gaussian, checkpoints, data, guidance, prior_from_denoiser
 from cvsa_jax.batch import BatchResult
 from cvsa_jax.guidance import GUIDANCES
-from cvsa_jax.jobs import buckets, prepare, resolve, streaming
+from cvsa_jax.jobs import buckets, inputs, prepare, resolve, streaming
 from cvsa_jax.jobs.inputs import Entry, Reader
 from cvsa_jax.jobs.outputs import Results
-from cvsa_jax.jobs.retrying import broken_step
+from cvsa_jax.jobs.retrying import SecondTry, broken_step
 from cvsa_jax.jobs.settings import RestorationJob
 from cvsa_jax.operators import Chain, Identity, Mask
 from cvsa_jax.operators.algebra import root_mean_square
@@ -308,6 +310,38 @@ def test_what_is_not_finite_is_tried_again_in_float32_with_more_steps(overflowin
     for place, name, steps in (("longer", "bright", 8), ("same", "dark", 4)):
         noisy(lights, tmp_path / place, num_steps=steps).run()
         assert picture("out", name) == picture(place, name)
+
+
+@pytest.fixture
+def others_busy(monkeypatch):
+    """Of a job of two processes this is one; the other takes part in nothing now."""
+
+    def asked(*_, **__):
+        raise AssertionError("the others are asked")
+
+    def begin():
+        monkeypatch.setattr(jax, "process_count", lambda: 2)  # which orbax counts by too
+        for name in ("process_allgather", "sync_global_devices"):
+            monkeypatch.setattr(multihost_utils, name, asked)
+
+    return begin
+
+
+def test_a_second_try_asks_nothing_of_other_processes(overflowing, lights, tmp_path, others_busy):
+    overflowing()
+    job = noisy(lights, tmp_path / "out", num_samples=1)
+    job.results._ledger.release()
+    measured = job.measure(job.entries[0]).measured
+    others_busy()
+    key = inputs.key_of(measured.entry, 0, 1)
+    found = SecondTry(job)([key], measured.measurement, measured.operator, measured.entry.shape, None, 1)
+    assert np.isfinite(found.images).all()
+
+
+def test_a_process_reads_a_prior_without_the_others(tiny_checkpoint, others_busy):
+    """As one does in another type for a second try."""
+    others_busy()
+    assert checkpoints.read_prior(tiny_checkpoint).record["network"]
 
 
 def test_a_second_failure_says_at_which_step_it_came(overflowing, lights, tmp_path):

@@ -11,7 +11,16 @@ import pytest
 from jax.tree_util import Partial
 from PIL import Image
 
-from cvsa_jax import CLD, prior_from_denoiser, prior_from_velocity_network, restore, spectral, tiles
+from cvsa_jax import (
+    CLD,
+    placement,
+    prior_from_denoiser,
+    prior_from_velocity_network,
+    processes,
+    restore,
+    spectral,
+    tiles,
+)  # fmt: skip
 from cvsa_jax.experts import experts
 from cvsa_jax.jobs import buckets, inputs, tiling
 from cvsa_jax.jobs.settings import JobSettings, resolve
@@ -256,6 +265,23 @@ def test_a_job_settles_its_tile_once(tiny_prior, job, monkeypatch):
     )  # fmt: skip
     limit = tiling.batch_limit(job, tiny_prior)
     assert limit((256, 256, 3)) == 6 and limit((4000, 3000, 3)) == 1
+
+
+def test_the_process_with_the_least_memory_decides(job, monkeypatch):
+    """All make one plan; what cuts parameters in one process cuts them in all."""
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(tiles, "automatic_tile", lambda prior, available: available)
+    monkeypatch.setattr(tiles, "largest_batch", lambda prior, tile, shape, available: available)
+    for own, other in ((3, 10), (10, 3)):
+        gathered = iter([other] * 2)
+        monkeypatch.setattr(tiles, "memory", lambda own=own: own)
+        monkeypatch.setattr(processes, "union", lambda own, gathered=gathered: {*own, str(next(gathered))})
+        assert tiling.settled(job, None, entries((300, 200)), None).job.tile == 3
+        limit = tiling.batch_limit(job, None)
+        assert [limit((300, 300, 3)), limit((300, 300, 3)), *gathered] == [3, 3]  # asks nobody any more
+    monkeypatch.setattr(placement, "anyone", lambda true: True)
+    assert placement.spread_of(False, None, ()).shard_params
+    assert not placement.spread_of(False, None, (), alone=True).shard_params
 
 
 def test_batches_shrink_where_the_memory_asks():

@@ -9,7 +9,7 @@ import importlib
 import os
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 import jax
@@ -102,6 +102,18 @@ def fail(message: str) -> NoReturn:
     sys.exit(1)
 
 
+def require_images(failed: Mapping[str, int]) -> None:
+    """Exit with 1 if images failed, as every verb that runs jobs does when all is written.
+
+    Args:
+      failed: how many, by the folder of their job.
+    """
+    folders = [folder for folder, count in failed.items() if count]
+    if folders:
+        more = f" and {len(folders) - 1} more of its jobs" if len(folders) > 1 else ""
+        fail(f"{sum(failed.values())} of the images failed, see {folders[0]}/summary.json{more}")
+
+
 def require_backend() -> None:
     """Exit with one line if what JAX_PLATFORMS asks for is not there: JAX says it at the first array, in a trace."""
     try:
@@ -121,8 +133,8 @@ def stopped():
     try:
         yield
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
+    except KeyboardInterrupt as stop:  # which may say what goes on
+        print(f"\nstopped; {str(stop) or 'the same command'} goes on from here", file=sys.stderr)
         sys.exit(130)
     except Stopped as stop:  # of several jobs; where it was all, the verb has said it
         print(stop)

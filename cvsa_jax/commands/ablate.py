@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cvsa_jax import remote
+from cvsa_jax.commands import require_images
 from cvsa_jax.commands.flags import Groups, parse
 from cvsa_jax.evaluation import ablation
 from cvsa_jax.jobs import check_job, records
@@ -56,9 +57,10 @@ def check(given: dict[str, Any]) -> Callable[[], None]:
     shown = " ".join(f"--{name}={text_of(value)}" for name, value in given.items())
 
     def work() -> None:
-        text = ablation.ablate(sweeps, folder, {"shared flags": shown} | records.versions())
+        text, failed = ablation.ablate(sweeps, folder, {"shared flags": shown} | records.versions())
         print(text)
         print(f"plots and the report: {output}/*.png, {folder / 'report.html'}")
         lock.release()
+        require_images({str(job.folder): len(job.failures) for job in failed})
 
     return work

@@ -24,6 +24,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
+from cvsa_jax.commands import require_images
 from cvsa_jax.commands.flags import Groups
 from cvsa_jax.evaluation import comparison, datasets, uncertainty
 from cvsa_jax.evaluation.judge import Judge
@@ -107,10 +108,12 @@ def check(given: dict[str, Any]) -> Callable[[], None]:
     lock = records.claim_folder(plan.output, {k: v for k, v in settings.items() if k not in free} | facts)
 
     def work() -> None:
-        text = comparison.compare(plan, files, judge, caption(plan, own, len(files), name), settings, own.figure_images)
+        shown = caption(plan, own, len(files), name)
+        text, failed = comparison.compare(plan, files, judge, shown, settings, own.figure_images)
         print(text)
         print(f"figures and the report: {plan.output / 'figures'}, {plan.output / 'report.html'}")
         lock.release()
+        require_images({str(job.folder): len(job.failures) for job in failed})
 
     return work
 

@@ -8,11 +8,11 @@ does not use is refused.
 """
 
 import dataclasses
-import sys
 from collections.abc import Callable
 from typing import Any
 
 from cvsa_jax import measures, remote
+from cvsa_jax.commands import require_images
 from cvsa_jax.commands.flags import Groups
 from cvsa_jax.evaluation import report
 from cvsa_jax.jobs import prepare, resolve
@@ -54,6 +54,8 @@ def check(given: dict[str, Any]) -> Callable[[], None]:
             prepared.run(lambda: make_report(prepared))
         except Stopped as stop:
             print(stop)
+        except KeyboardInterrupt as stop:
+            raise KeyboardInterrupt(prepared.command) from stop
         close(prepared)
 
     return work
@@ -76,7 +78,4 @@ def close(prepared: Runnable) -> None:
         print(remote.shown(f"pictures: {results.folder / 'grid.png'}, {results.folder / 'restored'}"))
     if job.job.report and results.rows:
         print(remote.shown(f"report: {results.folder / 'report.html'}"))
-    if failures:
-        where = remote.shown(str(results.folder / "summary.json"))
-        print(f"error: {len(failures)} of the images failed, see {where}", file=sys.stderr)
-        sys.exit(1)
+    require_images({remote.shown(str(results.folder)): len(failures)})

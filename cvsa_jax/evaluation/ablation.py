@@ -121,8 +121,11 @@ def plot(path: pathlib.Path, sweep: Sweep, grid: Grid) -> None:
     pyplot.close(canvas)
 
 
-def ablate(sweeps: list[Sweep], output: pathlib.Path, settings: dict, count: int = 4) -> str:
-    """Run the jobs and write ablation.csv, ablation.md, a plot of each sweep and report.html; the tables as text."""
+def ablate(sweeps: list[Sweep], output: pathlib.Path, settings: dict, count: int = 4) -> tuple[str, list[FinishedJob]]:
+    """Run the jobs and write ablation.csv, ablation.md, a plot of each sweep and report.html.
+
+    Returns: the tables as text, and the jobs in which images failed.
+    """
     done = run(sweeps)
     long = [
         {"sweep": sweep, "value": value, "image": image, "metric": name, "figure": number}
@@ -142,4 +145,4 @@ def ablate(sweeps: list[Sweep], output: pathlib.Path, settings: dict, count: int
         label = f"{name} = {value}"
         rows += report.job_rows(job, label, {"value": label}, count, ("psnr", "ssim"))
     report.write_report(output / "report.html", "Ablation", "One setting at a time.", grids, rows, settings, plots)
-    return text
+    return text, [job for job in done.values() if job.failures]

@@ -210,8 +210,10 @@ def _constants(task: str, row: str, job: FinishedJob) -> list[dict]:
     return [{"constant": name, "value": value, "source": source} for name, (value, source) in found.items()]
 
 
-def compare(plan: Plan, files: list[str], judge: Judge, caption: str, settings: dict, count: int) -> str:
-    """Run the jobs and write what came out; the tables as text.
+def compare(
+    plan: Plan, files: list[str], judge: Judge, caption: str, settings: dict, count: int
+) -> tuple[str, list[FinishedJob]]:
+    """Run the jobs and write what came out; (the tables as text, the jobs in which images failed).
 
     Args:
       plan: of the jobs. files: names of the images, relative to the input folder. judge: of the figures.
@@ -243,4 +245,5 @@ def compare(plan: Plan, files: list[str], judge: Judge, caption: str, settings: 
         draw(plan, done, task, count)
     facts = settings | record["versions"]
     report.write_report(plan.output / "report.html", "Comparison", caption, grids, rows, facts)
-    return text
+    jobs = [FinishedJob(folder) for cell in done for folder in _numbers(plan, *cell)]
+    return text, [job for job in jobs if job.failures]

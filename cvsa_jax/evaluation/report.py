@@ -16,6 +16,7 @@ from cvsa_jax.evaluation.tables import Grid, arrow
 from cvsa_jax.measures import MEASURES, column_of
 from cvsa_jax.pictures import formats
 from cvsa_jax.pictures.levels import to_bytes
+from cvsa_jax.types import InputError
 from cvsa_jax.writing import write_text
 
 _FOLDER = pathlib.Path(__file__).parent
@@ -78,10 +79,13 @@ def _images(rows: Sequence[Row]) -> str:
 
 def _slider(row: Row) -> str:
     """Sorted by its name; the right part of the picture is the restoration, from the slider on."""
-    before, after = (
-        f'<img class="{kind}" alt="{html.escape(f"{caption} of {row.name}")}" src="{_embedded(path)}">'
-        for kind, caption, path in zip(("before", "after"), row.captions, (row.before, row.after), strict=True)
-    )
+    try:
+        before, after = (
+            f'<img class="{kind}" alt="{html.escape(f"{caption} of {row.name}")}" src="{_embedded(path)}">'
+            for kind, caption, path in zip(("before", "after"), row.captions, (row.before, row.after), strict=True)
+        )
+    except (InputError, OSError) as error:  # gone since, as another shard's may be
+        return f'<td class="picture text">{html.escape(f"not shown: {error}")}</td>'
     names = "".join(f"<span>{html.escape(c)}</span>" for c in row.captions)
     label = html.escape(f"{row.captions[0]} or {row.captions[1]} of {row.name}")
     return (

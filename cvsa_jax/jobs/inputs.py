@@ -63,6 +63,10 @@ def _number(name: str) -> int:
     return zlib.crc32(name.encode())
 
 
+def _form(operator: Operator) -> tuple:
+    return tuple(map(np.shape, jax.tree.leaves(operator)))
+
+
 @dataclasses.dataclass(frozen=True)
 class Reader:
     """Reads images and measures them, one at a time, so that a folder of any length fits in memory.
@@ -153,7 +157,7 @@ class Reader:
                     if not (finite or np.isfinite(operator.restrict(jnp.asarray(read))).all()):
                         raise InputError(f"{path} holds NaN or infinite numbers: {UNKNOWN}")
                     buildable.add(kind)
-                    form = tuple(map(np.shape, jax.tree.leaves(operator))) if each else ()
+                    form = _form(operator) if each else ()
                 formats.check_size(self.form, shape)
                 entries.append(Entry(path, name, shape, stem, form))
             except ValueError as error:
@@ -180,8 +184,21 @@ class Reader:
             raise InputError(f"the operator measures {found[0]}x{found[1]}, but {self.task.name} of this image is {of}")
 
     def measure(self, entry: Entry) -> Measured:
-        """Draw the operator and, for clean inputs, the measurement."""
-        (image, carried), operator = self._read(entry.path), self._operator(entry.path, entry.stem, entry.shape)
+        """Draw the operator and, for clean inputs, the measurement.
+
+        Raises:
+          InputError: if a file cannot be read any more, or is of another size than it was.
+        """
+        image, carried = self._read(entry.path)
+        shape = self._image_shape(image) if self.measured else image.shape
+        if shape != entry.shape:
+            sides = ("x".join(map(str, each)) for each in (entry.shape, shape))
+            raise InputError(f"{entry.path} has changed since the job began, from {' to '.join(sides)}")
+        operator = self._operator(entry.path, entry.stem, entry.shape)
+        if entry.form and _form(operator) != entry.form:
+            raise InputError(f"{entry.path}: its kernel or mask has changed its size since the job began")
+        if self.measured and measurements.is_array(entry.path):  # which may have become complex
+            self._check_operator(operator, entry.shape, image)
         if self.measured:
             if not np.isfinite(image).all():  # only where nothing is measured, or `check` had refused it
                 image = np.asarray(operator.restrict(jnp.asarray(image)))

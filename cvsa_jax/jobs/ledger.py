@@ -19,7 +19,6 @@ from cvsa_jax.types import InputError
 
 OTHER = "name another folder"
 WAY_OUT = f"give --overwrite to begin anew, or {OTHER}"
-_FILES = ("image", "file")
 
 
 class Ledger:
@@ -68,8 +67,8 @@ class Ledger:
 
     def _read(self) -> tuple[Account, list[dict], dict[str, str]]:
         """What the folder says now: the account, the lines of it that are in no manifest yet, the file of each name."""
-        named = {r["image"]: r["file"] for r in records.read_rows(self._files) if {*r} == {*_FILES}}
         account, new, digest = manifest.read(self._folder), [], manifest.digest_of(self.settings)
+        named = manifest.named(self._folder, account)
         if not manifest.files(self._folder):  # of an earlier version
             warnings = records.read_json(self._summary, WAY_OUT).get("warnings") or {}
             new = manifest.adopted(self._folder, self.columns, named, warnings, digest)
@@ -130,12 +129,11 @@ class Ledger:
                 self._write_tables()
 
     def join(self) -> None:
-        """Take this part of a folder that another process of the job has begun."""
+        """Take this part of a folder that another process of the job has begun, behind all that it says."""
         with records.writable(self._folder):
             self._lock = FolderLock(self._folder, self._writer.part, self._writer.parts)
             self._manifest = Manifest(self._folder / self._writer.manifest)
-            for name in self.damaged:
-                self._account.take(self._account.line(manifest.AGAIN, name))
+            self.read_again()
             self.damaged = {}
 
     def _wipe(self) -> None:
@@ -157,8 +155,8 @@ class Ledger:
         account, self._adopted, named = self._read()
         own = [{n: line["time"] for n, line in a.done.items() if self._writer.takes(n)}
                for a in (account, self._account)]  # fmt: skip
-        names = {file: name for name, file in self.files.items()}
-        other = any(self.files.get(name, file) != file or names.get(file, name) != name for name, file in named.items())
+        given = {*self.files.values()}
+        other = any(self.files[n] != file if n in self.files else file in given for n, file in named.items())
         if other or own[0] != own[1] or before != now:
             raise InputError(f"another job has just written to --output={self._folder}; give the command again")
         self._account, self.files = account, named | self.files
@@ -201,7 +199,7 @@ class Ledger:
             if self._writer.parts == 1:  # else each part waits for its end
                 with self._metrics.open("a", newline="", encoding="utf-8") as table:
                     csv.DictWriter(table, self.columns, "").writerow({"image": name, **row})
-            facts |= {"residuals": residuals, "warning": warning or self._account.warnings.get(name)}
+            facts |= {"residuals": residuals, "warning": manifest.joined(self._account.warnings.get(name), warning)}
             self._append(self._account.line(manifest.DONE, name, **facts, settings=manifest.digest_of(self.settings)))
 
     def warn(self, name: str, text: str) -> None:
@@ -224,9 +222,10 @@ class Ledger:
             yield
 
     def read_again(self) -> None:
-        """Take over what others have done since."""
+        """Take over what others have done since, and how they named files that this part never saw."""
         with self._guard:
             self._account = manifest.read(self._folder)
+            self.files = manifest.named(self._folder, self._account) | self.files
 
     def summarise(self, record: Mapping[str, Any]) -> None:
         """Write summary.json, within `tables`."""
@@ -237,7 +236,7 @@ class Ledger:
         lines = [self._account.done[name] for name in sorted(self._account.done)]
         found = ((line["image"], i, f"{residual:.6g}", "yes" if taken else "no")
                  for line in lines for i, (residual, taken) in enumerate(line["residuals"]))  # fmt: skip
-        tables = (self._residuals, manifest.RESIDUALS, found), (self._files, _FILES, self.files.items())
+        tables = (self._residuals, manifest.RESIDUALS, found), (self._files, manifest.FILES, self.files.items())
         for path, columns, rows in tables:
             records.write_rows(path, columns, (dict(zip(columns, row, strict=True)) for row in rows))
 

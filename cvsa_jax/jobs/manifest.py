@@ -32,7 +32,7 @@ NAMES = re.compile(r"manifest(\.\d+-of-\d+)?\.jsonl")
 # What is made of all images, beside the manifests.
 SUMMARY, TABLES = "summary.json", ("metrics.csv", "residuals.csv", "files.csv")
 ACCOUNT = (SUMMARY, *TABLES)
-RESIDUALS = ("image", "sample", "residual", "chosen")
+RESIDUALS, FILES = ("image", "sample", "residual", "chosen"), ("image", "file")
 # A disk answers several questions at once, and checksums are computed outside Python's lock.
 THREADS = 16
 
@@ -56,15 +56,28 @@ class Account:
         elif event == DONE:
             self.done[name] = line
             self.failures.pop(name, None)
-            self.warnings |= {name: line["warning"]} if line["warning"] else {}
+            self._warn(name, line["warning"])
         elif event == FAILED and name not in self.done:
             self.failures[name] = line["why"]
         elif event == WARNED:
-            self.warnings[name] = line["text"]
+            self._warn(name, line["text"])
+
+    def _warn(self, name: str, text: str | None) -> None:
+        if (all_of := joined(self.warnings.get(name), text)) is not None:
+            self.warnings[name] = all_of
 
     def line(self, event: str, name: str, **facts) -> dict[str, Any]:
         """A line that comes after all that are known, whatever the clocks of other machines say."""
         return {"event": event, "image": name, "time": max(time.time(), self.last + 1e-3), **facts}
+
+
+def joined(*warnings: str | None) -> str | None:
+    """The warnings of one image as one text, none said twice; None of none."""
+    found = ""
+    for text in filter(None, warnings):
+        if text not in found:
+            found = text if found in text else f"{found}; {text}"
+    return found or None
 
 
 def files(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -79,6 +92,12 @@ def read(folder: pathlib.Path) -> Account:
     for line in sorted(lines, key=lambda line: line["time"]):
         account.take(line)
     return account
+
+
+def named(folder: pathlib.Path, account: Account) -> dict[str, str]:
+    """The input file of each name: as files.csv has it and, before it, the lines of what is done."""
+    told = {row["image"]: row["file"] for row in records.read_rows(folder / "files.csv") if {*row} == {*FILES}}
+    return told | {name: line["file"] for name, line in account.done.items() if line["file"]}
 
 
 def _parsed(text: bytes) -> dict | None:

@@ -127,6 +127,7 @@ class Results:
             self.place.begin(self.writer.manifest, KINDS)
         self.writer.meet("begins")
         if not self.writer.makes_tables:
+            self.place.gather()
             self._ledger.join()
 
     def warn(self, name: str, text: str) -> None:

@@ -72,6 +72,11 @@ class Prepared:
     estimator: NoiseEstimator | None = None
     source: Source | None = None  # whose temporary files live as long as this
 
+    @property
+    def command(self) -> str:
+        """Which command completes it, in words: with --overwrite the same one would begin anew."""
+        return "the same command" + " without --overwrite" * self.job.job.overwrite
+
     def fail(self, name: str, why: str) -> None:
         """Note and report an image that could not be restored; the others go on."""
         self.failures[name] = remote.shown(" ".join(why.split()))

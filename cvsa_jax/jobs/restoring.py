@@ -114,7 +114,7 @@ class _Run:
                 for i, (image, _) in enumerate(own):
                     self._keep(image, found.part(i, len(some)))
         else:  # of one process only where there is none
-            self._fail_all(own, "another process could read no image of its batch; give the command again")
+            self._fail_all(own, f"another process could read no image of its batch; {prepared.command} goes on")
         self._watch.step(share - shown)
 
     def _stand_in(self, group: list[inputs.Entry]) -> list[tuple[_Image, int]]:
@@ -244,7 +244,7 @@ def finish(
         folder, disk = prepared.results.folder, prepared.results.place.disk
         prepared.fail(name, f"cannot write {error.filename or folder}: {error.strerror or error}")
         if shutil.disk_usage(folder).free < ROOM:
-            raise InputError(f"the disk of {disk} is full; make room, and give the command again") from error
+            raise InputError(f"the disk of {disk} is full; make room: {prepared.command} goes on") from error
         return
     if text is not None:
         prepared.say(name, text)

@@ -52,7 +52,7 @@ class SecondTry:
         own = dataclasses.replace(prepared.job.job, dtype="float32")
         prior = tiling.tiled(dataclasses.replace(prepared.job, job=own).prior(), own.tile)
         # Of this process: the others have no image to try again.
-        spread = spread_of(own.split_rows, own.shard_params, prior)._replace(alone=jax.process_count() > 1)
+        spread = spread_of(own.split_rows, own.shard_params, prior, alone=jax.process_count() > 1)
         kernels = prepared.kernels
         search = prepared.job.task.blind and method.start == GUESS
         return methods.make_restorer(

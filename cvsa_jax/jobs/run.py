@@ -37,7 +37,7 @@ class Runnable(Prepared):
             self.results.finish(self.failures, performance, last)
         if stopping.asked():
             left = f"{self.left} image{'' if self.left == 1 else 's'} left" if self.left else "nothing is left of it"
-            raise Stopped(f"stopped {self.job.job.output}: {left}; the same command goes on from here")
+            raise Stopped(f"stopped {self.job.job.output}: {left}; {self.command} goes on from here")
 
     @property
     def left(self) -> int:

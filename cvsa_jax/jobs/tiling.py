@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from cvsa_jax import tiles
+from cvsa_jax import processes, tiles
 from cvsa_jax.jobs.inputs import Entry
 from cvsa_jax.jobs.settings import RestorationJob
 from cvsa_jax.priors import Prior
@@ -48,6 +48,8 @@ def settled(job: RestorationJob, prior: Prior, entries: Iterable[Entry], stored:
     Args:
       prior: of the images, without tiles. entries: the images. stored: the tile of an earlier run of the same job.
 
+    All processes of a job call at the same time: the one with the least memory decides.
+
     Raises:
       InputError: if images are to be cut by rows, and in tiles.
     """
@@ -55,7 +57,7 @@ def settled(job: RestorationJob, prior: Prior, entries: Iterable[Entry], stored:
     if tile and job.job.split_rows:
         raise InputError(f"--split_rows sees an image as a whole, not in tiles of {tile} pixels: give --tile=0")
     if tile is None and any(large(entry.shape) for entry in entries):
-        tile = 0 if job.job.split_rows else tiles.automatic_tile(prior)
+        tile = 0 if job.job.split_rows else tiles.automatic_tile(prior, processes.least(tiles.memory()))
     return dataclasses.replace(job, job=dataclasses.replace(job.job, tile=tile))
 
 
@@ -65,12 +67,16 @@ def large(shape: tuple[int, ...]) -> bool:
 
 
 def batch_limit(job: RestorationJob, prior: Prior) -> Callable[[tuple[int, int, int]], int]:
-    """(H, W, C) -> how many samples of such an image go together: --batch_size, less where the memory asks for it."""
+    """(H, W, C) -> how many samples of such an image go together: --batch_size, less where the memory asks for it.
+
+    All processes of a job call at the same time, and get the limits of the one with the least memory; what they get
+    each asks by itself.
+    """
+    available = processes.least(tiles.memory() * (jax.local_device_count() if job.job.split_rows else 1))
 
     def limit(shape):
         if not large(shape):
             return job.job.batch_size
-        available = tiles.memory() * (jax.local_device_count() if job.job.split_rows else 1)
         return min(job.job.batch_size, tiles.largest_batch(prior, job.job.tile or 0, shape, available))
 
     return limit

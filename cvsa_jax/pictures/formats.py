@@ -1,5 +1,7 @@
 """The forms in which a picture is written, and how it is found again."""
 
+import errno
+import math
 import pathlib
 import struct
 import zlib
@@ -20,19 +22,23 @@ from cvsa_jax.writing import whole
 
 QUALITY = 95  # of JPEG, with full resolution of colour; WebP is written without loss
 METRE = 0.0254  # of an inch
+# What writers have against a picture, each in its own way.
+_REFUSED = (ValueError, OverflowError, RuntimeError, struct.error)
 
 
 class Format(NamedTuple):
     """One form of files.
 
     suffix: of their names. write: (path, image (H, W, C) in [-1, 1], what it carries). alpha: whether opacity
-    has a place. side: the longest side, pixels, or None.
+    has a place. side: the longest side, pixels, or None. exif, dpi: the most bytes, and pixels an inch, that it holds.
     """
 
     suffix: str
     write: Callable[[pathlib.Path, np.ndarray, Carried], None]
     alpha: bool = True
     side: int | None = None
+    exif: float = math.inf
+    dpi: float = math.inf
 
 
 def _with_alpha(colours: np.ndarray, alpha: np.ndarray | None, white: int) -> np.ndarray:
@@ -65,18 +71,15 @@ def _webp(path: pathlib.Path, image: np.ndarray, carried: Carried) -> None:
 
 
 def _tiff(path: pathlib.Path, image: np.ndarray, carried: Carried) -> None:
-    """With 16 bits of a file that had more than 8, else with 8."""
-    if carried.depth <= 8:
-        pixels = Image.fromarray(_with_alpha(to_bytes(image), carried.alpha, 255))
-        pixels.save(path, "TIFF", compression="tiff_adobe_deflate", **_facts(carried))
-        return
-    tags = []
+    """With 16 bits of a file that had more than 8, else with 8. Pillow refuses the EXIF of every camera here."""
+    deep, tags = carried.depth > 8, []
+    levels, white = (to_words(image), 65535) if deep else (to_bytes(image), 255)
     if carried.exif is not None:  # the photograph's own, but not its sub-directories, whose offsets nothing sets right
         exif = Image.Exif()
         exif.load(carried.exif)
         tags = [(tag, "s", 0, text, True) for tag, text in exif.items() if isinstance(text, str)]
     tifffile.imwrite(
-        path, _with_alpha(to_words(image), carried.alpha, 65535), metadata=None, compression="zlib", software=False,
+        path, _with_alpha(levels, carried.alpha, white), metadata=None, compression="zlib", software=False,
         photometric="minisblack" if image.shape[-1] == 1 else "rgb", extratags=tags, iccprofile=carried.icc,
         extrasamples=None if carried.alpha is None else ["unassalpha"], resolution=carried.dpi,
         resolutionunit=None if carried.dpi is None else "INCH", planarconfig="contig",
@@ -120,7 +123,7 @@ FORMATS = {
     PNG16: Format(".png", _png16),
     "tiff": Format(".tiff", _tiff),
     "webp": Format(".webp", _webp, side=16383),
-    "jpeg": Format(".jpg", _jpeg, alpha=False, side=65500),
+    "jpeg": Format(".jpg", _jpeg, alpha=False, side=65500, exif=65533, dpi=65535),  # two bytes for either
     "npy": Format(".npy", _npy, alpha=False),
 }
 SUFFIXES = tuple(dict.fromkeys(form.suffix for form in FORMATS.values()))
@@ -140,9 +143,20 @@ def check_size(name: str | None, shape: tuple[int, ...]) -> None:
 
 def losses(name: str | None, carried: Carried) -> list[str]:
     """In words, what of a picture its form has no place for."""
-    if carried.alpha is None or form_of(name, carried).alpha:
-        return []
-    return [f"its opacity is not written: --format={name} has no place for it"]
+    held = _held(form_of(name, carried), carried)
+    facts = {"opacity": (carried.alpha, held.alpha), "EXIF": (carried.exif, held.exif)}
+    facts["resolution"] = carried.dpi, held.dpi
+    lost = [fact for fact, (before, after) in facts.items() if before is not None and after is None]
+    return [f"its {fact} is not written: --format={name} has no place for it" for fact in lost]
+
+
+def _held(form: Format, carried: Carried) -> Carried:
+    """What of it files of a form have a place for."""
+    return carried._replace(
+        alpha=carried.alpha if form.alpha else None,
+        exif=carried.exif if len(carried.exif or b"") <= form.exif else None,
+        dpi=carried.dpi if carried.dpi is None or max(carried.dpi) <= form.dpi else None,
+    )
 
 
 def write_picture(
@@ -152,7 +166,10 @@ def write_picture(
 
     Args:
       folder, name: of the file, without suffix. form: a name of `FORMATS`, or None. carried: what it has of the
-        file that it came from; its opacity is brought to the picture's size.
+        file that it came from; its opacity is brought to the picture's size, what `losses` tells is left out.
+
+    Raises:
+      OSError: if it cannot be written; it names the file.
     """
     carried = carried or Carried()
     if carried.alpha is not None:
@@ -165,7 +182,10 @@ def write_picture(
     path = folder / f"{name}{chosen.suffix}"
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as part:
-        chosen.write(part, np.asarray(image), carried)
+        try:
+            chosen.write(part, np.asarray(image), _held(chosen, carried))
+        except _REFUSED as error:
+            raise OSError(errno.EINVAL, str(error) or type(error).__name__, str(path)) from error
     return path
 
 

@@ -1,6 +1,5 @@
 """What a file says beside its pixels: EXIF, resolution."""
 
-import math
 import struct
 
 from PIL import ExifTags, Image
@@ -12,6 +11,7 @@ _KEPT = (
     ExifTags.Base.Rating, ExifTags.Base.XPTitle, ExifTags.Base.XPComment, ExifTags.Base.XPAuthor,
     ExifTags.Base.XPKeywords, ExifTags.Base.XPSubject,
 )  # fmt: skip
+FINEST = 1e7  # pixels an inch: 2.5 nanometres each
 _SUB = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 _BAD = (OSError, SyntaxError, ValueError, KeyError, TypeError, IndexError, AttributeError, struct.error)
 
@@ -49,6 +49,8 @@ def sized_exif(data: bytes, height: int, width: int) -> bytes:
     """The same of a picture of another size."""
     exif = Image.Exif()
     exif.load(data)
+    if ExifTags.IFD.Exif not in exif:  # to ask for it would make an empty one, which no TIFF takes
+        return data
     inside = exif.get_ifd(ExifTags.IFD.Exif)
     for tag, side in ((ExifTags.Base.ExifImageWidth, width), (ExifTags.Base.ExifImageHeight, height)):
         if tag in inside:
@@ -57,9 +59,9 @@ def sized_exif(data: bytes, height: int, width: int) -> bytes:
 
 
 def resolution(info: dict) -> tuple[float, float] | None:
-    """Pixels an inch, across and down; None if the file does not say, or nonsense."""
+    """Pixels an inch, across and down; None if the file does not say, or nonsense: not above 0, or above FINEST."""
     try:
         across, down = (float(n) for n in info["dpi"])
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         return None
-    return (across, down) if all(math.isfinite(n) and n > 0 for n in (across, down)) else None
+    return (across, down) if all(0 < n <= FINEST for n in (across, down)) else None
