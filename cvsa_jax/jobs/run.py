@@ -1,7 +1,9 @@
 """One restoration job: read, measure, restore, write."""
 
+import pathlib
 import sys
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from cvsa_jax import operators, processes, remote
 from cvsa_jax.jobs import cautions, inputs, methods, pairing, places, selection, stopping, tiling
@@ -14,7 +16,7 @@ from cvsa_jax.noise_estimation import NoiseEstimator
 from cvsa_jax.operators.registry import fits, parts
 from cvsa_jax.placement import spread_of
 from cvsa_jax.sampler_settings import GUESS
-from cvsa_jax.settings import read_files
+from cvsa_jax.settings import files_of, read_files
 from cvsa_jax.types import Stopped
 
 
@@ -53,9 +55,9 @@ def check_job(job: RestorationJob) -> None:
       ValueError: on a bad setting or file. UnsuitableError: if the method cannot do the task.
     """
     stored_operator(job)
-    read_files(job.operator)
+    settings = read_files(job.operator)
     if job.job.list is None:
-        selection.list_inputs(str(job.job.input), job.job.measured, job.job.output)
+        images_of(job, pathlib.Path(str(job.job.input)), settings)
     methods.plan_of(job.method, tiling.tiled(job.prior(), job.job.tile))
 
 
@@ -73,11 +75,7 @@ def prepare(job: RestorationJob) -> Runnable:
         inputs.check_measured(task, settings, stored is not None)
     source = places.source_of(str(own.input), str(own.output))
     folder = source.root
-    if own.list:
-        files = selection.read_list(own.list, folder)
-    else:
-        files = selection.list_inputs(str(folder), own.measured, own.output)
-        files = pairing.without_own(files, settings, folder)
+    files = selection.read_list(own.list, folder) if own.list else images_of(job, folder, settings)
     prior = job.prior()
     plan = methods.plan_of(job.method, prior)
     sampler = None if plan is None else plan.sampler
@@ -143,6 +141,17 @@ def stored_operator(job: RestorationJob) -> operators.Operator | None:
         wanted = ", ".join(dict.fromkeys(made.__name__ for made in job.task.makes))
         raise ValueError(f"--operator={job.job.operator} is a {kinds}, but --task={job.job.task} takes {wanted}")
     return found
+
+
+def images_of(job: RestorationJob, folder: pathlib.Path, settings: Any) -> list[pathlib.Path]:
+    """The images of the job's input, without what else of the job lies there; settings: of the task, files read."""
+    own = job.job
+    named = [*files_of(job.operator).values(), *([own.operator] if own.operator else [])]
+
+    def less(files):
+        return pairing.without_own(files, settings, folder, named)
+
+    return selection.list_inputs(str(folder), own.measured, own.output, less)
 
 
 def _few(files: Mapping[str, str], most: int = 5) -> str:
