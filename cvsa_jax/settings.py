@@ -187,7 +187,8 @@ def files_of(settings: Any) -> dict[str, str]:
 def read_files(settings: Any) -> Any:
     """The same settings with every file read; raises ValueError if one cannot be."""
     read = {f.name: f.setting.reads for f in fields(type(settings)) if f.setting.reads is not None}
-    return dataclasses.replace(settings, **{name: read[name](path) for name, path in files_of(settings).items()})
+    found = {name: read[name](path) for name, path in files_of(settings).items()}
+    return dataclasses.replace(settings, **found) if found else settings
 
 
 def require(given: Mapping[str, Any], *names: str) -> None:

@@ -186,6 +186,8 @@ def test_names_that_are_no_text_can_be_written(tmp_path):
     name = os.fsdecode(b"caf\xe9.png")
     (one,) = selection.choose([tmp_path / name], tmp_path, {})
     assert (one.name, one.file, one.path.name) == ("caf%E9", "caf%E9.png", name)
+    with pytest.raises(InputError, match=r"has two files caf%E9.png.*: rename one"):  # one would stand for both
+        selection.choose([tmp_path / name, tmp_path / "caf%E9.png"], tmp_path, {})
 
 
 def test_photographs_that_are_not_read_are_said(tmp_path, capsys):

@@ -86,9 +86,10 @@ def within(true, seconds: float = 10) -> None:
         time.sleep(0.01)
 
 
-def test_a_job_on_a_bucket_gives_the_files_of_one_here(run, bucket, images, tmp_path, capsys):
-    run(here := tmp_path / "out", images)
-    folder = run("memory://b/out").folder
+@pytest.mark.parametrize("form", [None, "npy"])
+def test_a_job_on_a_bucket_gives_the_files_of_one_here(run, bucket, images, tmp_path, capsys, form):
+    run(here := tmp_path / "out", images, format=form)
+    folder = run("memory://b/out", format=form).folder
     theirs = {p.relative_to(here).as_posix(): p.read_bytes() for p in here.rglob("*") if p.is_file()}
     own = {name: data for name, data in theirs.items() if name not in (*FREE, "manifest.jsonl", ".lock")}
     assert len(own) > 20

@@ -5,6 +5,7 @@ import os
 import pathlib
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
@@ -37,8 +38,13 @@ def choose(
     Args:
       files: below root, or root itself. before: file by name, of what the job named earlier.
       done: names of what is done, perhaps without a record in `before`.
+
+    Raises:
+      InputError: if two files would be one in tables.
     """
     relative = [_text(f.relative_to(root) if root.is_dir() else pathlib.Path(f.name)) for f in files]
+    if twice := next((name for name, count in Counter(relative).items() if count > 1), None):
+        raise InputError(f"{root} has two files {twice}, as a byte that is no UTF-8 is written %E9: rename one")
     stems = {r: str(pathlib.PurePath(r).with_suffix("")) for r in relative}
     order = sorted(stems, key=lambda r: (pathlib.PurePath(r).suffix.lower() != ".png", r))
     names = {file: name for name, file in before.items()}
