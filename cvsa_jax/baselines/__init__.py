@@ -19,17 +19,18 @@ from cvsa_jax.types import UnsuitableError
 
 class Baseline(NamedTuple):
     """label: for tables. factory: of its loop; its constants are what has a default. num_steps: network evaluations
-    of a chain, unless others are asked for."""
+    of a chain, unless others are asked for. pads: whether pixels that nobody sees may be added to an image."""
 
     label: str
     factory: Callable[..., Loop]
     num_steps: int
+    pads: bool = True
 
 
 BASELINES = {
     "dps": Baseline("DPS", dps.dps, 1000),
     "mcg": Baseline("MCG", mcg.mcg, 1000),
-    "ilvr": Baseline("ILVR", ilvr.ilvr, 100),
+    "ilvr": Baseline("ILVR", ilvr.ilvr, 100, pads=False),
     "ddrm": Baseline("DDRM", ddrm.ddrm, 20),
     "pigdm": Baseline("ΠGDM", pigdm.pigdm, 50),
     "ddnm": Baseline("DDNM+", ddnm.ddnm, 100),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from cvsa_jax import operators, processes, remote
-from cvsa_jax.jobs import cautions, inputs, methods, pairing, places, selection, stopping, tiling
+from cvsa_jax.jobs import buckets, cautions, inputs, methods, pairing, places, selection, stopping, tiling
 from cvsa_jax.jobs.kernel_finder import KernelFinder
 from cvsa_jax.jobs.outputs import KINDS, Results
 from cvsa_jax.jobs.prepared import Prepared
@@ -17,7 +17,7 @@ from cvsa_jax.operators.registry import fits, parts
 from cvsa_jax.placement import spread_of
 from cvsa_jax.sampler_settings import GUESS
 from cvsa_jax.settings import files_of, read_files
-from cvsa_jax.types import Stopped
+from cvsa_jax.types import Stopped, UnsuitableError
 
 
 class Runnable(Prepared):
@@ -110,10 +110,13 @@ def prepare(job: RestorationJob) -> Runnable:
     joint = kernels.joint() if kernels else None
     spread = spread_of(own.split_rows, own.shard_params, prior)
     restorer = methods.make_restorer(own.method, job.method, prior, noise, plan, joint, search, spread)
-    if entries:
-        first = reader.measure(entries[0])
-        known = kernels.operator(first) if kernels else first.operator
-        restorer.check(first.measurement, known, first.entry.shape, noise if estimator else None)
+
+    def check(entry: inputs.Entry) -> None:
+        first, shape = reader.measure(entry), buckets.shape_of(entry, own.bucket)
+        fitted = buckets.fitted(first, kernels.operator(first) if kernels else first.operator, shape)
+        restorer.check(*fitted, shape, noise if estimator else None)
+
+    _check_kinds(entries, own.bucket, check, refuse=not done and own.shard is None)
     if results.damaged:
         print(f"done again: {_few(results.damaged)}, missing or damaged", file=sys.stderr)
     for error in failures.values():
@@ -152,6 +155,28 @@ def images_of(job: RestorationJob, folder: pathlib.Path, settings: Any) -> list[
         return pairing.without_own(files, settings, folder, named)
 
     return selection.list_inputs(str(folder), own.measured, own.output, less)
+
+
+def _check_kinds(entries: list[inputs.Entry], bucket: int, check: Callable[[inputs.Entry], None], refuse: bool) -> None:
+    """Check one image of each kind until the method can restore one; the others are found out before they compile.
+
+    Args:
+      refuse: whether it is an error if it can restore none; else each image fails by itself.
+
+    Raises:
+      UnsuitableError: of the first image, if so.
+    """
+    kinds, first = {}, None
+    for entry in entries:
+        kinds.setdefault(buckets.kind_of(entry, bucket), entry)
+    for entry in kinds.values():
+        try:
+            return check(entry)
+        except UnsuitableError as error:
+            first = first or error
+    if first is not None and refuse:
+        raise first
+    return None
 
 
 def _few(files: Mapping[str, str], most: int = 5) -> str:
