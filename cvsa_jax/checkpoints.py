@@ -195,6 +195,11 @@ def read_prior(folder) -> StoredPrior:
         raise CheckpointError(f"cannot load the prior in {folder}: {_one_line(error)}") from error
 
 
+def spec_of(folder) -> NetworkSpec:
+    """The network of a prior, without its parameters; raises CheckpointError if there is none."""
+    return description_from_json(_read(find_prior(folder) / "prior.json")).spec
+
+
 class TrainingCheckpoints:
     """The checkpoints of one training run: its state and its data position, kept together."""
 

@@ -1,5 +1,6 @@
 """The mask and the kernel of one image: from the files that its job names, at the size at which it is restored."""
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
@@ -96,6 +97,16 @@ def settings_of(task: Task, settings: Any, source: Source, tell: bool = True) ->
         found[name] = value
         remarks += [remark] if remark else []
     return dataclasses.replace(settings, **found) if found else settings, remarks
+
+
+def pairs_of(settings: Any, source: Source) -> dict[str, pathlib.Path]:
+    """The files of folders of masks or kernels that belong to an image, by the setting, as far as they are there."""
+    found = {}
+    for name, value in values(settings).items():
+        if isinstance(value, PairedFiles):
+            with contextlib.suppress(InputError):
+                found[name] = value.find(source.name, source.path)
+    return found
 
 
 def weighed(measurement: np.ndarray, operator: Operator) -> np.ndarray:

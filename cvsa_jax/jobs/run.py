@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from cvsa_jax import operators, processes, remote
-from cvsa_jax.jobs import buckets, cautions, inputs, methods, pairing, places, selection, stopping, tiling
+from cvsa_jax.jobs import buckets, cautions, inputs, methods, origins, pairing, places, selection, stopping, tiling
 from cvsa_jax.jobs.kernel_finder import KernelFinder
 from cvsa_jax.jobs.outputs import KINDS, Results
 from cvsa_jax.jobs.prepared import Prepared
@@ -92,6 +92,8 @@ def prepare(job: RestorationJob) -> Runnable:
         places.refuse_removed(str(own.input), str(own.output), KINDS)
         selection.refuse_removed(files, results.folder, KINDS)
     results.expect({one.name: one.file for one in chosen})
+    results.damaged.update(_changed(results, chosen, reader, remote.is_remote(str(own.input))))
+    done = processes.union(results.done)
     missing = [c for c in chosen if c.name not in done and results.writer.takes(c.name)]
     source.fetch(c.path for c in missing)
     entries, failures = reader.check(missing)
@@ -118,7 +120,7 @@ def prepare(job: RestorationJob) -> Runnable:
 
     _check_kinds(entries, own.bucket, check, refuse=not done and own.shard is None)
     if results.damaged:
-        print(f"done again: {_few(results.damaged)}, missing or damaged", file=sys.stderr)
+        print(f"done again: {_few(results.damaged)}, missing, damaged or changed", file=sys.stderr)
     for error in failures.values():
         print(f"skipped: {' '.join(error.split())}", file=sys.stderr)
     if (few := cautions.few_steps(task, job.method)) is not None:
@@ -177,6 +179,20 @@ def _check_kinds(entries: list[inputs.Entry], bucket: int, check: Callable[[inpu
     if first is not None and refuse:
         raise first
     return None
+
+
+def _changed(results: Results, chosen: list[selection.Chosen], reader: inputs.Reader, away: bool) -> dict[str, str]:
+    """Of images of this shard that are done, one of whose files has changed since: it. away: inputs are on a bucket,
+
+    where they are not looked at, as that would be to fetch all of them.
+    """
+
+    def files_of(one: selection.Chosen):
+        files = reader.files_of(one)
+        return {name: file for name, file in files.items() if not (away and name == "input")}
+
+    mine = [one for one in chosen if one.name in results.done and results.writer.takes(one.name)]
+    return origins.changed(results.folder, mine, files_of)
 
 
 def _few(files: Mapping[str, str], most: int = 5) -> str:
