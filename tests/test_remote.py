@@ -143,7 +143,7 @@ def test_a_job_that_is_killed_goes_on_and_what_is_removed_or_cut_is_done_again(r
     bucket.pipe_file("/b/out/truth/001.png", b"short")
     capsys.readouterr()
     run("memory://b/out")
-    told = "done again: 001 (truth/001.png), deep/005 (restored/deep/005.png), missing or damaged"
+    told = "done again: 001 (truth/001.png), deep/005 (restored/deep/005.png), missing, damaged or changed"
     assert told in capsys.readouterr().err
     assert events(bucket, "/b/out/manifest.jsonl")[6:] == [
         ("again", "001"), ("again", "deep/005"), ("done", "001"), ("done", "deep/005")

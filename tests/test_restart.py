@@ -177,7 +177,7 @@ def test_a_damaged_image_is_done_again_and_no_other(run, capsys, harm):
     capsys.readouterr()
     run("out")
     told = [line for line in capsys.readouterr().err.splitlines() if "restored" in line]
-    assert told == ["done again: 003 (restored/003.png), missing or damaged"]
+    assert told == ["done again: 003 (restored/003.png), missing, damaged or changed"]
     assert contents(out) == before
     assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
 
