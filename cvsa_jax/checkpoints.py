@@ -180,20 +180,6 @@ def load_prior(
     return LoadedPrior(prior, spec, training, calibrated, network)
 
 
-def classes_of(folder) -> int:
-    """How many classes a prior can be asked for; 0 of one that knows none.
-
-    Raises:
-      CheckpointError: if it is missing or damaged.
-    """
-    folder = find_prior(folder)
-    record = _read(folder / "prior.json")
-    try:
-        return description_from_json(record).spec.classes
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"cannot load the prior in {folder}: {_one_line(error)}") from error
-
-
 def read_prior(folder) -> StoredPrior:
     """What is stored of a prior, nothing added.
 
@@ -212,6 +198,11 @@ def read_prior(folder) -> StoredPrior:
         raise CheckpointError(f"no prior in {folder}: {error.filename or error} is missing") from error
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"cannot load the prior in {folder}: {_one_line(error)}") from error
+
+
+def spec_of(folder) -> NetworkSpec:
+    """The network of a stored prior, without its parameters; what is wrong with it `load_prior` tells."""
+    return description_from_json(_read(find_prior(folder) / "prior.json")).spec
 
 
 class TrainingCheckpoints:

@@ -98,11 +98,15 @@ class NetworkSpec:
           remat: keep only the input of each block for the pullback and compute what is inside again: less
             memory, more time, the same values.
         """
-        if dtype is None:
-            exact = jax.default_backend() == "cpu" or PARAMETERIZATIONS[self.parameterization].exact
-            dtype = "float32" if exact else "bfloat16"
         own: dict[str, Any] = {"out_channels": self.image_channels, **self.options}
-        return MODELS[self.model](**own, dtype=as_dtype(dtype), remat=remat)
+        return MODELS[self.model](**own, dtype=as_dtype(self.arithmetic(dtype)), remat=remat)
+
+    def arithmetic(self, dtype: Any = None) -> Any:
+        """What `build` computes in on this machine, if it is given that dtype."""
+        if dtype is not None:
+            return dtype
+        exact = jax.default_backend() == "cpu" or PARAMETERIZATIONS[self.parameterization].exact
+        return "float32" if exact else "bfloat16"
 
     def network(self, dtype: Any = None, remat: bool = False, class_label: int | None = None) -> Network:
         """The module with a class.

@@ -179,17 +179,16 @@ def values(settings: Any) -> dict[str, Any]:
     return {f.name: getattr(settings, f.name) for f in fields(type(settings)) if f.setting.flag}
 
 
-def read_files(settings: Any) -> Any:
-    """The same settings with every file read.
+def files_of(settings: Any) -> dict[str, str]:
+    """The path that each setting `reads`, by the setting's name."""
+    found = {f.name: getattr(settings, f.name) for f in fields(type(settings)) if f.setting.reads is not None}
+    return {name: path for name, path in found.items() if isinstance(path, str)}
 
-    Raises:
-      ValueError: if one cannot be read.
-    """
-    found = {}
-    for field in fields(type(settings)):
-        value = getattr(settings, field.name)
-        if field.setting.reads is not None and isinstance(value, str):
-            found[field.name] = field.setting.reads(value)
+
+def read_files(settings: Any) -> Any:
+    """The same settings with every file read; raises ValueError if one cannot be."""
+    read = {f.name: f.setting.reads for f in fields(type(settings)) if f.setting.reads is not None}
+    found = {name: read[name](path) for name, path in files_of(settings).items()}
     return dataclasses.replace(settings, **found) if found else settings
 
 

@@ -50,7 +50,7 @@ class Layout:
         edge = np.minimum(np.arange(length) + 0.5, length - np.arange(length) - 0.5)
         ramp = np.clip((edge - self.overlap / 4) / (self.overlap / 2), 0, 1)
         window = np.tile(np.sin(np.pi / 2 * ramp) ** 2, (len(starts), 1))
-        half = length // 2
+        half = -(-length // 2)
         window[0, :half] = window[-1, length - half :] = 1  # nothing lies beyond the image's border
         total, places = np.zeros(side), starts[:, None] + np.arange(length)
         np.add.at(total, places, window)

@@ -71,19 +71,25 @@ def test_intervals_of_means_hold_them():
         ("FFHQ", "images1024x1024/00000"),
         ("CelebA-HQ", "CelebA-HQ-img"),
         ("AFHQ dog", "val/dog"),
-        ("Products-6k", "test"),
+        ("Products-6k", "test/groceries"),
     ],
 )
-def test_known_sets_are_recognised(name, place, tmp_path):
-    """Their first images in the order of their numbers."""
+def test_known_sets_are_recognised(name, place, tmp_path, capsys):
+    """Their first images in the order of their numbers; that others are left out is said."""
     (tmp_path / place).mkdir(parents=True)
     (tmp_path / "train").mkdir()
+    if name == "Products-6k":  # whose `test` may be anyone's
+        assert datasets.locate(str(tmp_path)) == (tmp_path.name, tmp_path)
+        (tmp_path / "test" / "clothing").mkdir()
     for number in (10, 2, 1):
         Image.new("RGB", (8, 8)).save(tmp_path / place / f"{number}.png")
     Image.new("RGB", (8, 8)).save(tmp_path / "train" / "0.png")
     found, folder = datasets.locate(str(tmp_path))
     assert found == name
     assert [f.split("/")[-1] for f in datasets.first_images(folder, 2)] == ["1.png", "2.png"]
+    told = capsys.readouterr().err
+    assert f"is {name}: the images of {folder.relative_to(tmp_path)} are read, and no others of it" in told
+    assert told.count("\n") == 1
 
 
 def test_lists_name_what_is_there(tmp_path):

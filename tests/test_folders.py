@@ -18,12 +18,13 @@ from cvsa_jax import folders
 from cvsa_jax.commands import VERBS, flags
 from cvsa_jax.evaluation import datasets
 from cvsa_jax.importers import arrays
-from cvsa_jax.jobs import inputs, selection
+from cvsa_jax.jobs import inputs, run, selection
 from cvsa_jax.jobs.calibrate import CalibrateSettings
-from cvsa_jax.jobs.settings import JobSettings, known
+from cvsa_jax.jobs.settings import JobSettings, known, resolve
 from cvsa_jax.jobs.training_settings import TrainingSettings
+from cvsa_jax.operators.mask_files import read_mask
 from cvsa_jax.seeds import LARGEST, key_of_seed
-from cvsa_jax.settings import fields
+from cvsa_jax.settings import fields, read_files
 from cvsa_jax.types import InputError
 
 
@@ -185,6 +186,8 @@ def test_names_that_are_no_text_can_be_written(tmp_path):
     name = os.fsdecode(b"caf\xe9.png")
     (one,) = selection.choose([tmp_path / name], tmp_path, {})
     assert (one.name, one.file, one.path.name) == ("caf%E9", "caf%E9.png", name)
+    with pytest.raises(InputError, match=r"has two files caf%E9.png.*: rename one"):  # one would stand for both
+        selection.choose([tmp_path / name, tmp_path / "caf%E9.png"], tmp_path, {})
 
 
 def test_photographs_that_are_not_read_are_said(tmp_path, capsys):
@@ -337,3 +340,46 @@ def test_other_seeds_are_refused_by_name(owner, seed):
 def test_weights_that_cannot_be_written_are_an_error_of_the_file(tmp_path):
     with pytest.raises(OSError, match=r"cannot write .*x\.safetensors"):
         arrays.save_safetensors(tmp_path / "none" / "x.safetensors", {"a": np.zeros(2)}, {})
+
+
+# What a job names beside its images, in the folder of them.
+
+
+def beside(root: pathlib.Path, task: str, **more) -> set[str]:
+    """What a measured job takes for images of a folder."""
+    given = {"task": task, "input": str(root), "output": str(root / "out"), "measured": True, "method": "classical"}
+    job = resolve({**given, "noise_std": 0.05, **more})
+    return {str(p.relative_to(root)) for p in run.images_of(job, root, read_files(job.operator))}
+
+
+def test_what_a_job_takes_from_beside_its_images_is_no_image_and_supersedes_none(tmp_path):
+    """A kernel, a mask, an operator: whatever its name, and where there is nothing else the job is refused."""
+    touch(tmp_path, "a.png", "b.png", "m/b.png")
+    np.save(tmp_path / "a.npy", np.ones((3, 3)) / 9)
+    assert beside(tmp_path, "gaussian_deblur", kernel=str(tmp_path / "a.npy")) == {"a.png", "b.png", "m/b.png"}
+    assert beside(tmp_path, "denoise") == {"a.npy", "b.png", "m/b.png"}
+    assert beside(tmp_path, "denoise", operator=str(tmp_path / "a.npy")) == {"a.png", "b.png", "m/b.png"}
+    assert beside(tmp_path, "mask_inpaint", mask=str(tmp_path / "m")) == {"a.npy", "b.png"}
+    with pytest.raises(InputError, match=r"no image in .* beside the masks"):
+        beside(tmp_path / "m", "mask_inpaint", mask=str(tmp_path / "m" / "b.png"))
+
+
+def test_images_and_their_masks_or_kernels_may_lie_in_one_folder(tmp_path):
+    """No image is its own, and what is another's is no image; also of images in a folder below."""
+    masks, kernels = tmp_path / "masks", tmp_path / "kernels"
+    touch(masks, "a.jpg", "a_mask.png", "sub/b.png", "sub/B-mask.png", "c.png", "c.png.png", "d_mask.png")
+    images = {"a.jpg", "sub/b.png", "c.png", "d_mask.png"}
+    assert beside(masks, "mask_inpaint", mask=str(masks)) == images
+    assert beside(masks / "sub", "mask_inpaint", mask=str(masks)) == {"b.png", "B-mask.png"}
+    found = read_mask(str(masks))
+    assert {n: found.find(pathlib.PurePath(n), masks / n).name for n in ("a.jpg", "c.png")} == {
+        "a.jpg": "a_mask.png", "c.png": "c.png.png",
+    }  # fmt: skip
+    with pytest.raises(InputError, match="no mask of that name"):
+        found.find(pathlib.PurePath("d_mask.png"), masks / "d_mask.png")
+    touch(masks, "a.png")
+    with pytest.raises(InputError, match=r"a.jpg and a.png of .* may each be the mask of the other"):
+        beside(masks, "mask_inpaint", mask=str(masks))
+    touch(kernels, "a.png", "b.tif")
+    (kernels / "a.npy").touch()
+    assert beside(kernels, "gaussian_deblur", kernel=str(kernels)) == {"a.png", "b.tif"}

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import SAMPLES
+from PIL import Image
 
 from cvsa_jax import CLD, SamplerSettings, load_prior, operators, restore
 from cvsa_jax.baselines import constants
@@ -200,6 +201,26 @@ def test_what_a_method_cannot_do_is_another_error(given, message):
     """Which comparisons note and go on from."""
     with pytest.raises(UnsuitableError, match=message):
         resolve({"task": "sr4", **PLACES, **given})
+
+
+@pytest.mark.parametrize("first", ["colour", "grey"])
+def test_an_image_that_is_not_for_the_method_fails_alone(first, run_restore, tiny_checkpoint, tmp_path):
+    """Whichever comes first, and also where the others are done; a job of none but such is refused as a whole."""
+    grey, colour = ("b", "a") if first == "colour" else ("a", "b")
+    image = Image.open(SAMPLES / "clothing_001.png").resize((8, 8))
+    (tmp_path / "in").mkdir()
+    image.save(tmp_path / "in" / f"{colour}.png")
+    image.convert("L").save(tmp_path / "in" / f"{grey}.png")
+    given = [f"--checkpoint={tiny_checkpoint}", "--task=denoise", "--method=ddrm", "--num_steps=2", "--batch_size=1"]
+    for _ in range(2):
+        done = run_restore(*given, f"--input={tmp_path / 'in'}", f"--output={tmp_path / 'out'}")
+        assert done.returncode == 1 and "1 of the images failed" in done.stderr, done.stderr
+        found = records.read_json(tmp_path / "out" / "summary.json")
+        assert (found["images"], [*found["failures"]]) == (1, [grey])
+        assert "DDRM cannot do it: a grey measurement" in found["failures"][grey]
+    alone = run_restore(*given, f"--input={tmp_path / 'in' / f'{grey}.png'}", f"--output={tmp_path / 'alone'}")
+    assert alone.returncode == 1 and "DDRM cannot do denoise: a grey measurement" in alone.stderr
+    assert not (tmp_path / "alone").exists()
 
 
 def test_a_stored_operator_must_be_of_the_tasks_kind(tmp_path, tiny_checkpoint):

@@ -86,9 +86,10 @@ def within(true, seconds: float = 10) -> None:
         time.sleep(0.01)
 
 
-def test_a_job_on_a_bucket_gives_the_files_of_one_here(run, bucket, images, tmp_path, capsys):
-    run(here := tmp_path / "out", images)
-    folder = run("memory://b/out").folder
+@pytest.mark.parametrize("form", [None, "npy"])
+def test_a_job_on_a_bucket_gives_the_files_of_one_here(run, bucket, images, tmp_path, capsys, form):
+    run(here := tmp_path / "out", images, format=form)
+    folder = run("memory://b/out", format=form).folder
     theirs = {p.relative_to(here).as_posix(): p.read_bytes() for p in here.rglob("*") if p.is_file()}
     own = {name: data for name, data in theirs.items() if name not in (*FREE, "manifest.jsonl", ".lock")}
     assert len(own) > 20
@@ -142,7 +143,7 @@ def test_a_job_that_is_killed_goes_on_and_what_is_removed_or_cut_is_done_again(r
     bucket.pipe_file("/b/out/truth/001.png", b"short")
     capsys.readouterr()
     run("memory://b/out")
-    told = "done again: 001 (truth/001.png), deep/005 (restored/deep/005.png), missing or damaged"
+    told = "done again: 001 (truth/001.png), deep/005 (restored/deep/005.png), missing, damaged or changed"
     assert told in capsys.readouterr().err
     assert events(bucket, "/b/out/manifest.jsonl")[6:] == [
         ("again", "001"), ("again", "deep/005"), ("done", "001"), ("done", "deep/005")

@@ -16,13 +16,14 @@ import pytest
 from conftest import ROOT, free_address
 from PIL import Image
 
-from cvsa_jax import writing
+from cvsa_jax import operators, writing
 from cvsa_jax.jobs import grid, manifest, prepare, records, resolve
 from cvsa_jax.jobs.folder_lock import FolderLock
 from cvsa_jax.jobs.ledger import Ledger
 from cvsa_jax.jobs.manifest import Manifest
 from cvsa_jax.jobs.outputs import Results
 from cvsa_jax.jobs.shards import WHOLE, Writer, parse
+from cvsa_jax.networks import NetworkSpec
 from cvsa_jax.types import InputError
 
 CLASSICAL = {"task": "sr2", "method": "classical", "noise_std": 0.05}
@@ -176,7 +177,7 @@ def test_a_damaged_image_is_done_again_and_no_other(run, capsys, harm):
     capsys.readouterr()
     run("out")
     told = [line for line in capsys.readouterr().err.splitlines() if "restored" in line]
-    assert told == ["done again: 003 (restored/003.png), missing or damaged"]
+    assert told == ["done again: 003 (restored/003.png), missing, damaged or changed"]
     assert contents(out) == before
     assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
 
@@ -580,3 +581,89 @@ def test_of_two_processes_one_is_killed_and_nothing_is_lost(tiny_checkpoint, tmp
     for name in (name for name in names if name.suffix == ".png" and len(name.parts) > 1):
         one, other = (np.asarray(Image.open(out / name), int) for out in (killed.out, tmp_path / "whole"))
         assert np.abs(one - other).max() <= 1
+
+
+# Files that change behind their paths.
+
+
+def test_a_file_that_a_setting_names_may_not_change_under_a_job(run, tmp_path):
+    """Of whatever setting; a shard that began at once with another is refused as it begins."""
+    kernel, stored, generator = tmp_path / "k.npy", tmp_path / "h.npz", np.random.default_rng(0)
+
+    def write(array):
+        np.save(kernel, array)
+        operators.save_operator(stored, operators.make_operator("motion_deblur", generator, 8, 8))
+
+    write(np.ones((3, 3)) / 9)
+    given = {"kernel": {"task": "motion_deblur", "kernel": str(kernel)}}
+    given["operator"] = {"task": "motion_deblur", "operator": str(stored)}
+    for name, more in given.items():
+        run(name, limit=1, **more)
+    place = {"input": str(tmp_path / "in"), "output": str(tmp_path / "at_once")}
+    late = Results(resolve({**CLASSICAL, **given["kernel"], **place, "shard": "1/2"}), False)
+    write(np.eye(3) / 3)
+    before = {name: contents(tmp_path / name) for name in given}
+    for name, more in given.items():
+        with pytest.raises(InputError, match=rf"--{name}=.* has changed since the job began; give --overwrite"):
+            run(name, **more)
+    assert {name: contents(tmp_path / name) for name in given} == before
+    run("at_once", shard="2/2", **given["kernel"])
+    with pytest.raises(InputError, match=r"--kernel=.* has changed since the job began"):
+        late.begin()
+    kernels = run("kernel", overwrite=True, **given["kernel"]) / "operator"
+    assert np.load(kernels / "001.npy").shape == (3, 3)
+    assert np.ptp(np.load(kernels / "001.npy")) > 0.3
+
+
+def test_a_prior_and_its_arithmetic_may_not_change_under_a_job(tiny_checkpoint, some_images, tmp_path, monkeypatch):
+    """By what is loaded of a prior; a copy of it elsewhere is another setting, a picture in its folder is nothing."""
+    prior = shutil.copytree(tiny_checkpoint, tmp_path / "prior")
+    given = {"task": "denoise", "input": str(some_images), "output": str(tmp_path / "out"), "num_steps": 2, "limit": 1}
+    given |= {"checkpoint": str(prior), "num_samples": 1}
+    prepare(resolve(given)).run()
+    (prior / "samples.png").write_bytes(b"new")
+    assert prepare(resolve(given)).left == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(NetworkSpec, "arithmetic", lambda self, dtype=None: dtype or "bfloat16")
+        with pytest.raises(InputError, match="was begun in float32, and here the network computes in bfloat16"):
+            prepare(resolve(given))
+    record = json.loads((prior / "prior.json").read_text())
+    (prior / "prior.json").write_text(json.dumps(record | {"training": {"again": True}}))
+    with pytest.raises(InputError, match=r"--checkpoint=.* has changed since the job began"):
+        prepare(resolve(given))
+
+
+def test_an_image_whose_own_files_change_is_done_again_and_no_other(run, some_images, tmp_path, capsys):
+    """Its input, and its mask of a folder; the other images stay as they are."""
+    (masks := tmp_path / "m").mkdir()
+    for i in range(6):
+        np.save(masks / f"{i:03d}.npy", np.eye(8))
+    given = {"task": "mask_inpaint", "mask": str(masks)}
+    first = contents(out := run("out", **given))
+    times = {p.name: p.stat().st_mtime_ns for p in (out / "restored").iterdir()}
+    np.save(masks / "002.npy", 1 - np.eye(8))
+    Image.fromarray(np.full((8, 8, 3), 77, np.uint8)).save(some_images / "004.png")
+    capsys.readouterr()
+    run("out", **given)
+    told = capsys.readouterr().err
+    assert (
+        f"done again: 002 ({masks / '002.npy'}), 004 ({some_images / '004.png'}), missing, damaged or changed" in told
+    )
+    again = {n for n, t in times.items() if (out / "restored" / n).stat().st_mtime_ns != t}
+    assert again == {"002.png", "004.png"}
+    assert contents(out) == contents(run("whole", **given)) != first
+    run("out", **given)
+    assert "done again" not in capsys.readouterr().err
+
+
+def test_a_folder_that_recorded_no_digests_is_continued(run, tmp_path):
+    """Of an earlier version: it knows of no file what it was."""
+    whole = contents(out := run("out"))
+    summary = json.loads((out / "summary.json").read_text())
+    summary.pop("made_of")
+    (out / "summary.json").write_text(json.dumps(summary))
+    lines = [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()][:4]
+    for line in lines:
+        line.pop("origin")
+    (out / "manifest.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert contents(run("out")) == whole

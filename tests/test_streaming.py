@@ -1,5 +1,6 @@
 """Reading, restoring and writing go on at once, and what comes out is what it was; images of near sizes together."""
 
+import contextlib
 import threading
 import time
 import weakref
@@ -13,16 +14,18 @@ from PIL import Image
 from test_failures import rows
 
 from cvsa_jax import CLD, Gaussian, checkpoints, data, guidance, prior_from_denoiser
-from cvsa_jax.batch import BatchResult
+from cvsa_jax.baselines import BASELINES
+from cvsa_jax.batch import BatchRestorer, BatchResult, baseline_loops
 from cvsa_jax.guidance import GUIDANCES
 from cvsa_jax.jobs import buckets, inputs, prepare, resolve, streaming
 from cvsa_jax.jobs.inputs import Entry, Reader
 from cvsa_jax.jobs.outputs import Results
 from cvsa_jax.jobs.retrying import SecondTry, broken_step
 from cvsa_jax.jobs.settings import RestorationJob
-from cvsa_jax.operators import Chain, Identity, Mask
+from cvsa_jax.noise import GaussianNoise
+from cvsa_jax.operators import Chain, Identity, Mask, find_task
 from cvsa_jax.operators.algebra import root_mean_square
-from cvsa_jax.types import Info, InputError, Stopped
+from cvsa_jax.types import Info, InputError, Stopped, UnsuitableError
 
 WAIT = 30  # seconds after which a test that hangs fails
 
@@ -424,6 +427,21 @@ def test_an_images_bucket_follows_from_its_own_size():
     assert buckets.programs(some, 0) == "4 images of 4 sizes: 4 programs"
     assert buckets.programs(some[:2], 16) == "2 images of 2 sizes: 1 program"
     assert buckets.programs(some[:1] * 3, 0) is None
+
+
+@pytest.mark.parametrize("method", BASELINES)
+def test_a_bucket_is_refused_by_the_methods_that_cannot_restore_a_padded_image(method, tiny_prior):
+    """Before any image is read: whether one is padded depends on its size alone."""
+    shape, task = (8, 8, 3), find_task("denoise")
+    restorer = BatchRestorer(tiny_prior, baseline_loops(method, GaussianNoise(0.1), 2, {}, None), 2, None)
+    able = (contextlib.nullcontext, contextlib.nullcontext)
+    if not BASELINES[method].pads:
+        able = (lambda: pytest.raises(UnsuitableError), lambda: pytest.raises(InputError, match="--bucket does not go"))
+    with able[0]():
+        restorer.check(np.zeros(shape), Identity().padded((5, 7, 3), shape), shape)
+    with able[1]():
+        buckets.check(task, method, 8)
+    buckets.check(task, method, 0)
 
 
 def test_buckets_do_not_depend_on_neighbours(overflowing, folder, tmp_path, capsys):

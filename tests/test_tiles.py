@@ -52,7 +52,7 @@ def draw(seed, shape=SHAPE):
 
 @pytest.mark.parametrize(("side", "tile", "overlap", "stride"), [
     (40, 16, 4, 1), (40, 16, 8, 4), (24, 16, 8, 8), (16, 16, 4, 1), (9, 16, 4, 1), (4000, 1024, 128, 8),
-    (136, 128, 16, 8),
+    (136, 128, 16, 8), (15, 256, 32, 1), (3, 64, 8, 1), (1, 64, 8, 1),
 ])  # fmt: skip
 def test_tiles_cover_the_image_and_their_weights_sum_to_one(side, tile, overlap, stride):
     layout = tiles.Layout(tile, overlap, stride)
@@ -256,13 +256,15 @@ def test_a_job_settles_its_tile_once(tiny_prior, job, monkeypatch):
     monkeypatch.setattr(tiles, "memory", lambda: int(tiles.step_bytes(tiny_prior, 512, 512) / tiles.SHARE) + 4)
     small, large = entries((256, 200)), entries((64, 64), (300, 200))
 
-    def tile(entries, stored=None, given=None):
-        own = dataclasses.replace(job, job=dataclasses.replace(job.job, tile=given))
+    def tile(entries, stored=None, given=None, bucket=0):
+        own = dataclasses.replace(job, job=dataclasses.replace(job.job, tile=given, bucket=bucket))
         return tiling.settled(own, tiny_prior, entries, stored).job.tile
 
     assert (tile(small), tile(large), tile(large, 1024), tile(large, 1024, 256), tile(large, None, 0)) == (
         None, 512, 1024, 256, 0,
     )  # fmt: skip
+    # What counts is the canvas that an image is padded to: its tiles do not depend on its neighbours.
+    assert (tile(small, bucket=128), tile(small, bucket=512), tile(small + large, bucket=512)) == (None, 512, 512)
     limit = tiling.batch_limit(job, tiny_prior)
     assert limit((256, 256, 3)) == 6 and limit((4000, 3000, 3)) == 1
 

@@ -20,12 +20,14 @@ from cvsa_jax.types import UnsuitableError
 
 class Baseline(NamedTuple):
     """label: for tables. factory: of its loop; its constants are what has a default. num_steps: network evaluations
-    of a chain, unless others are asked for. ranges: of those constants that cannot be every number from zero on."""
+    of a chain, unless others are asked for. ranges: of those constants that cannot be every number from zero on.
+    pads: whether pixels that nobody sees may be added to an image."""
 
     label: str
     factory: Callable[..., Loop]
     num_steps: int
     ranges: Mapping[str, Setting] = {}
+    pads: bool = True
 
 
 # What the constants of the methods below mean: a share of noise or of a length, or what is divided by.
@@ -39,7 +41,7 @@ _RANGES = {
 BASELINES = {
     "dps": Baseline("DPS", dps.dps, 1000, _RANGES),
     "mcg": Baseline("MCG", mcg.mcg, 1000, _RANGES),
-    "ilvr": Baseline("ILVR", ilvr.ilvr, 100, _RANGES),
+    "ilvr": Baseline("ILVR", ilvr.ilvr, 100, _RANGES, pads=False),
     "ddrm": Baseline("DDRM", ddrm.ddrm, 20, _RANGES),
     "pigdm": Baseline("ΠGDM", pigdm.pigdm, 50, _RANGES),
     "ddnm": Baseline("DDNM+", ddnm.ddnm, 100, _RANGES),

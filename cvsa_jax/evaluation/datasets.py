@@ -13,10 +13,12 @@ LAYOUTS = {
     "AFHQ dog": ("test/dog", "val/dog", "afhq/test/dog", "afhq/val/dog", "afhq_v2/test/dog"),
     "Products-6k": ("test",),
 }
+# What such a folder must hold where its own name is anyone's.
+PARTS = {"Products-6k": ("clothing", "groceries")}
 
 
 def locate(root: str) -> tuple[str, pathlib.Path]:
-    """(name of the set, folder of its test images); any other folder is a set by its own name.
+    """(name of the set, folder of its test images, which is told); any other folder is a set by its own name.
 
     Raises:
       InputError: if there is no such folder.
@@ -26,7 +28,8 @@ def locate(root: str) -> tuple[str, pathlib.Path]:
         raise InputError(f"no such folder: {root}")
     for name, places in LAYOUTS.items():
         for place in places:
-            if (folder / place).is_dir():
+            if all((folder / place / part).is_dir() for part in PARTS.get(name, ("",))):
+                folders.note(f"{root} is {name}: the images of {place} are read, and no others of it")
                 return name, folder / place
     return folder.resolve().name, folder
 

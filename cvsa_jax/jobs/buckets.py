@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from cvsa_jax import processes
+from cvsa_jax.baselines import BASELINES
 from cvsa_jax.batch import BatchResult
 from cvsa_jax.jobs.inputs import Entry, Measured
 from cvsa_jax.jobs.methods import CLASSICAL
@@ -38,6 +39,8 @@ def check(task: Task, method: str, side: int) -> None:
     """
     if side and method == CLASSICAL:
         raise InputError("--bucket has no effect with --method=classical, which compiles no program for a size")
+    if side and method in BASELINES and not BASELINES[method].pads:
+        raise InputError(f"--bucket does not go with --method={method}: to it a padded image is one with holes")
     if side and any(kind.padded is Operator.padded for kind in task.makes):
         raise InputError(
             f"--bucket is for tasks that hide pixels or add noise alone: what {task.name} measures depends on the "

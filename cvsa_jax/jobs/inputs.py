@@ -41,6 +41,7 @@ class Measured(NamedTuple):
     operator: what was, or would be, measured with; of a blind task restoration does not know it.
     carried: what the restored picture has of the input's file; of a clean input its depth alone.
     noise_std: of a measured input, given or estimated; None where it is no single number.
+    origin: digests of the files that it is made of, as `origins.of_image` has them.
     """
 
     entry: Entry
@@ -49,6 +50,7 @@ class Measured(NamedTuple):
     operator: Operator
     carried: Carried = Carried()
     noise_std: float | None = None
+    origin: dict[str, str] | None = None
 
 
 def key_of(entry: Entry, seed: int, purpose: int) -> jax.Array:
@@ -182,6 +184,11 @@ class Reader:
         if self.operator is not None and self.task.picture and found[:2] != wanted:
             of = "x".join(map(str, wanted))
             raise InputError(f"the operator measures {found[0]}x{found[1]}, but {self.task.name} of this image is {of}")
+
+    def files_of(self, image: Chosen | Entry) -> dict[str, pathlib.Path]:
+        """The files that one image is made of and no other: its own as `input`, and its mask and kernel of a folder."""
+        source = pairing.Source(image.path, self.root, self.measured, self.image_size)
+        return {"input": image.path, **({} if self.operator is not None else pairing.pairs_of(self.settings, source))}
 
     def measure(self, entry: Entry) -> Measured:
         """Draw the operator and, for clean inputs, the measurement.

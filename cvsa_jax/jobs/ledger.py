@@ -185,21 +185,22 @@ class Ledger:
 
     def add(
         self, name: str, kind: str, files: Mapping[str, str], row: Mapping[str, str], residuals: Sequence,
-        warning: str | None = None, sizes: Sequence[int] = (),
+        warning: str | None = None, sizes: Sequence[int] = (), origin: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
         """Count an image as done.
 
         Args:
           name: of the image. kind: of images that share a program. files: checksum by path below the folder. row: of
             metrics.csv, by column; what is not there stays empty. residuals: (residual, whether it was taken) of each
-            sample. warning: as in `warn`. sizes: of the files, in bytes.
+            sample. warning: as in `warn`. sizes: of the files, in bytes. origin: of `origins.of_image`.
         """
         with self._guard:
             facts = {"file": self.files.get(name, ""), "kind": kind, "files": files, "sizes": sizes, "row": row}
             if self._writer.parts == 1:  # else each part waits for its end
                 with self._metrics.open("a", newline="", encoding="utf-8") as table:
                     csv.DictWriter(table, self.columns, "").writerow({"image": name, **row})
-            facts |= {"residuals": residuals, "warning": manifest.joined(self._account.warnings.get(name), warning)}
+            joined = manifest.joined(self._account.warnings.get(name), warning)
+            facts |= {"residuals": residuals, "warning": joined, "origin": origin}
             self._append(self._account.line(manifest.DONE, name, **facts, settings=manifest.digest_of(self.settings)))
 
     def warn(self, name: str, text: str) -> None:

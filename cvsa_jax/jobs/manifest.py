@@ -4,7 +4,8 @@ Every process appends to a file of its own. Each line has `event`, `image` and `
 
     done    the image has all its files: `file` of the input, `kind` of images that share a program, `files` with their
             checksums (SHA-256), their `sizes` in bytes, `row` of metrics.csv, `residuals` of its samples and which
-            were taken (`chosen`), `settings`, a digest of the job's, `warning`, what was known by then to look at
+            were taken (`chosen`), `settings`, a digest of the job's, `warning`, what was known by then to look at,
+            `origin`, digests of the files that it was made of, as `origins.of_image` has them
     failed  it could not be restored: `why`
     warned  its answer should be looked at: `text`
     again   what came before does not count: it failed, or its files are missing or damaged

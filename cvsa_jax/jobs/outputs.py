@@ -1,6 +1,7 @@
 """What a restoration job writes: pictures, metrics, the record of its settings."""
 
 import dataclasses
+import functools
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -10,7 +11,7 @@ import jax
 import numpy as np
 
 from cvsa_jax import measures
-from cvsa_jax.jobs import buckets, grid, pairing, places, records
+from cvsa_jax.jobs import buckets, grid, origins, pairing, places, records
 from cvsa_jax.jobs.bundle import Bundle
 from cvsa_jax.jobs.inputs import Measured
 from cvsa_jax.jobs.ledger import Ledger
@@ -67,15 +68,15 @@ class Results:
         self._task, self._mean = job.task, job.method.combine == MEAN
         self._form, self._bucket = job.job.format, job.job.bucket
         self._keeps = pairing.keeps(self._task, job.job.keep_known, job.job.measured)
-        # The deviation of chains that are no samples of the posterior would only mislead.
-        self._sampled = self._mean and sampled
+        self._sampled = self._mean and sampled  # of other chains a deviation would only mislead
         self._measures = measures.columns(self._task, job.job.measured)
+        self._report, new = job.job.report, job.job.overwrite
         settings = records.plain(job.record())
-        self._report, fresh = job.job.report, job.job.overwrite
-        self._ledger = Ledger(folder, self._measures, settings, fresh, self.writer, KINDS, place.damaged)
+        self._ledger = Ledger(folder, self._measures, settings, new, self.writer, KINDS, place.damaged)
         self._names: list[str] = []
         self.tile: int | None = self._ledger.settings["tile"]  # that of an earlier run, where this one gives none
-        self._record = {"versions": records.versions()}
+        self._agreed = functools.partial(origins.agreed, folder, job, origins.of_job(job))
+        self._record = {"versions": records.versions(), "made_of": self._agreed()}
         self.settle(job)
 
     @property
@@ -123,6 +124,7 @@ class Results:
           InputError: if the folder cannot be written to, or another job writes to it.
         """
         if self.writer.makes_tables:
+            self._record["made_of"] = self._agreed()  # another shard may have begun meanwhile
             self._ledger.begin(self._record)
             self.place.begin(self.writer.manifest, KINDS)
         self.writer.meet("begins")
@@ -156,7 +158,7 @@ class Results:
             kind = str(buckets.kind_of(measured.entry, self._bucket))
             files, sizes = bundle.checksums(), bundle.sizes()
             self.place.keep(files)
-            self._ledger.add(measured.entry.name, kind, files, row, residuals, warning, sizes)
+            self._ledger.add(measured.entry.name, kind, files, row, residuals, warning, sizes, measured.origin)
         self.place.note()
 
     def _write(self, bundle: Bundle, measured: Measured, found: Restored, best: int) -> dict[str, str]:

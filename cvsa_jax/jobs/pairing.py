@@ -1,8 +1,10 @@
 """The mask and the kernel of one image: from the files that its job names, at the size at which it is restored."""
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Iterable
 from typing import Any
 
 import jax.numpy as jnp
@@ -20,6 +22,7 @@ from cvsa_jax.operators.paired_files import PairedFiles
 from cvsa_jax.operators.registry import parts
 from cvsa_jax.pictures.picture import centre_box
 from cvsa_jax.settings import values
+from cvsa_jax.types import InputError
 
 # A pixel of a resized mask is missing where more than this share of its area is.
 TOUCHED = 1 / 16
@@ -82,7 +85,7 @@ def settings_of(task: Task, settings: Any, source: Source, tell: bool = True) ->
     found, remarks = {}, []
     for name, value in values(settings).items():
         if isinstance(value, PairedFiles):
-            value = value.of(source.name)
+            value = value.of(source.name, source.path)
         if isinstance(value, MaskPicture):
             value, remark = _seen(task, settings, value, source, tell)
         elif isinstance(value, KernelFile):
@@ -96,6 +99,16 @@ def settings_of(task: Task, settings: Any, source: Source, tell: bool = True) ->
     return dataclasses.replace(settings, **found) if found else settings, remarks
 
 
+def pairs_of(settings: Any, source: Source) -> dict[str, pathlib.Path]:
+    """The files of folders of masks or kernels that belong to an image, by the setting, as far as they are there."""
+    found = {}
+    for name, value in values(settings).items():
+        if isinstance(value, PairedFiles):
+            with contextlib.suppress(InputError):
+                found[name] = value.find(source.name, source.path)
+    return found
+
+
 def weighed(measurement: np.ndarray, operator: Operator) -> np.ndarray:
     """A photograph as the measurement of a soft mask: y = seen x, so that each pixel counts as much as it is seen."""
     last = parts(operator)[-1]
@@ -107,14 +120,47 @@ def weighed(measurement: np.ndarray, operator: Operator) -> np.ndarray:
     return np.asarray(last.restrict(jnp.asarray(measurement))) * seen
 
 
-def without_own(files: list[pathlib.Path], settings: Any, root: pathlib.Path) -> list[pathlib.Path]:
-    """The images of a folder, less the masks and kernels of the job that lie in it too."""
-    own = [v.folder if isinstance(v, PairedFiles) else pathlib.Path(v.path) for v in values(settings).values()
-           if isinstance(v, PairedFiles | MaskPicture | KernelFile)]  # fmt: skip
-    own = {path.resolve() for path in own}
-    if not root.is_dir() or root.resolve() in own:
+def without_own(
+    files: list[pathlib.Path], settings: Any, root: pathlib.Path, named: Iterable[str] = ()
+) -> list[pathlib.Path]:
+    """The files of a folder, less what the job itself takes from there: masks, kernels, weights, a stored operator.
+
+    Of a folder of masks or kernels that holds the images too, those are left out that belong to another image.
+
+    Args:
+      files: of the folder root. settings: of the task, files read. named: paths of what else it takes.
+
+    Raises:
+      InputError: if two pictures there may each belong to the other.
+    """
+    if not root.is_dir():
         return files
-    return [f for f in files if not {place := f.resolve(), *place.parents} & own]
+    found = [v for v in values(settings).values() if isinstance(v, PairedFiles | MaskPicture | KernelFile)]
+    paired = [v for v in found if isinstance(v, PairedFiles)]
+    own = [v.folder if isinstance(v, PairedFiles) else pathlib.Path(v.path) for v in found]
+    own = {path.resolve() for path in (*own, *map(pathlib.Path, named))}
+    around = {root.resolve(), *root.resolve().parents}
+    left = [f for f in files if not {place := f.resolve(), *place.parents} & (own - around)]
+    for folder in paired:
+        if folder.folder.resolve() in around:
+            left = _without_pairs(left, folder, root)
+    return left
+
+
+def _without_pairs(files: list[pathlib.Path], paired: PairedFiles, root: pathlib.Path) -> list[pathlib.Path]:
+    """Of a picture and an array that may belong to each other the array belongs to the picture."""
+    owner: dict[pathlib.Path, pathlib.Path] = {}
+    for file in sorted(files, key=measurements.is_array):
+        try:
+            found = paired.find(file.relative_to(root), file).resolve()
+        except InputError:  # none, which is said when the image is read
+            continue
+        if owner.get(file.resolve()) != found:
+            owner[found] = file.resolve()
+        elif not measurements.is_array(file):
+            both = f"{found.name} and {file.name} of {root}"
+            raise InputError(f"{both} may each be the {paired.kind} of the other: name one as in a_{paired.kind}.png")
+    return [f for f in files if f.resolve() not in owner]
 
 
 def keeps(task: Task, given: bool | None, measured: bool) -> bool:

@@ -17,7 +17,7 @@ from cvsa_jax.types import InputError
 
 PAGES = ("grid.png", "report.html")
 PICTURES = ("restored", "measurement")  # of a report
-ARRAYS = (".npz", ".npy")
+ARRAYS = ("operator", "kernel", "measurement")  # have arrays too, beside their pictures
 PAUSE = 5.0  # seconds between copies of a manifest
 SHARE = 0.1  # of the time that copying it may take at most
 
@@ -225,7 +225,7 @@ class RemotePlace(Place):
     def open_pictures(self, report: bool) -> None:
         done, wanted = manifest.read(self.folder).done, []
         for number, name in enumerate(sorted(done)):
-            files = [file for file in done[name]["files"] if not file.endswith(ARRAYS)]
+            files = [f for f in done[name]["files"] if f.endswith(".png") or f.partition("/")[0] not in ARRAYS]
             shown = [file for file in files if file.partition("/")[0] in PICTURES] if report else []
             wanted += files if number < grid.IMAGES else shown
         self._remote.fetch(wanted)

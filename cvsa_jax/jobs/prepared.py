@@ -9,7 +9,7 @@ import jax
 from tqdm import tqdm
 
 from cvsa_jax import batch, operators, remote
-from cvsa_jax.jobs import cautions, inputs
+from cvsa_jax.jobs import cautions, inputs, origins
 from cvsa_jax.jobs.kernel_finder import KernelFinder
 from cvsa_jax.jobs.outputs import Results
 from cvsa_jax.jobs.places import Source
@@ -88,7 +88,8 @@ class Prepared:
 
     def measure(self, entry: inputs.Entry) -> Reading:
         """One image ready to be restored, with its noise; several threads may call this at once."""
-        found = self.reader.measure(entry)
+        origin = origins.of_image(self.reader.files_of(entry))  # before it is read: what changes meanwhile is noticed
+        found = self.reader.measure(entry)._replace(origin=origin)
         if not self.job.job.measured or not isinstance(self.noise, GaussianNoise):
             return Reading(found)
         std = float(self.noise.std)

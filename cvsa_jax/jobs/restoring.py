@@ -20,7 +20,7 @@ from cvsa_jax.jobs.retrying import SecondTry, broken_step, diverged
 from cvsa_jax.jobs.watching import DEVICE, INPUT, WRITING, Trace, Watch
 from cvsa_jax.noise import NoiseModel
 from cvsa_jax.operators import Operator
-from cvsa_jax.types import InputError
+from cvsa_jax.types import InputError, UnsuitableError
 
 ROOM = 2**20  # bytes without which a disk counts as full
 
@@ -88,8 +88,8 @@ class _Run:
         self._again = SecondTry(prepared)
 
     def restore(self, part: buckets.Batch) -> None:
-        """Restore a batch; an image that cannot be read, or finds no memory, is reported."""
-        share, shown, prepared = len(part.pairs) / self._chains, 0.0, self._prepared
+        """Restore a batch; an image that cannot be read, finds no memory, or is not for the method, is reported."""
+        share, shown, prepared, job = len(part.pairs) / self._chains, 0.0, self._prepared, self._prepared.job.job
         for entry in dict.fromkeys(entry for entry, _ in part.pairs):
             if entry.name not in self._images and entry.name not in prepared.failures:
                 self._take(entry)
@@ -105,11 +105,12 @@ class _Run:
         if processes.everyone(bool(some)):
             try:
                 found = self._compute(some, part.size, progress)
+            except UnsuitableError as error:  # images of this kind; in every process
+                self._fail_all(own, f"{methods.METHODS[job.method].label} cannot do it: {error}")
             except jax.errors.JaxRuntimeError as error:  # the memory did not suffice
                 if jax.process_count() > 1:
                     raise InputError(f"a process of this job ended, or its memory did not suffice: {error}") from error
-                lower = f"lower --batch_size, now {prepared.job.job.batch_size}"
-                self._fail_all(own, f"{str(error).splitlines()[0]}; {lower}")
+                self._fail_all(own, f"{str(error).splitlines()[0]}; lower --batch_size, now {job.batch_size}")
             else:
                 for i, (image, _) in enumerate(own):
                     self._keep(image, found.part(i, len(some)))
@@ -205,8 +206,7 @@ class _Run:
         """What a second try finds; None if there can be none."""
         if not self._again.possible:
             return None
-        size = max(1, self._prepared.job.job.batch_size)
-        limit = self._prepared.limit
+        size, limit = max(1, self._prepared.job.job.batch_size), self._prepared.limit
         size = min(size, limit(image.shape)) if limit else size
         try:
             found = self._again(image.keys, image.measurement, image.operator, image.shape, image.noise, size)

@@ -1,10 +1,12 @@
 """One restoration job: read, measure, restore, write."""
 
+import pathlib
 import sys
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from cvsa_jax import operators, processes, remote
-from cvsa_jax.jobs import cautions, inputs, methods, pairing, places, selection, stopping, tiling
+from cvsa_jax.jobs import buckets, cautions, inputs, methods, origins, pairing, places, selection, stopping, tiling
 from cvsa_jax.jobs.kernel_finder import KernelFinder
 from cvsa_jax.jobs.outputs import KINDS, Results
 from cvsa_jax.jobs.prepared import Prepared
@@ -14,8 +16,8 @@ from cvsa_jax.noise_estimation import NoiseEstimator
 from cvsa_jax.operators.registry import fits, parts
 from cvsa_jax.placement import spread_of
 from cvsa_jax.sampler_settings import GUESS
-from cvsa_jax.settings import read_files
-from cvsa_jax.types import Stopped
+from cvsa_jax.settings import files_of, read_files
+from cvsa_jax.types import Stopped, UnsuitableError
 
 
 class Runnable(Prepared):
@@ -53,9 +55,9 @@ def check_job(job: RestorationJob) -> None:
       ValueError: on a bad setting or file. UnsuitableError: if the method cannot do the task.
     """
     stored_operator(job)
-    read_files(job.operator)
+    settings = read_files(job.operator)
     if job.job.list is None:
-        selection.list_inputs(str(job.job.input), job.job.measured, job.job.output)
+        images_of(job, pathlib.Path(str(job.job.input)), settings)
     methods.plan_of(job.method, tiling.tiled(job.prior(), job.job.tile))
 
 
@@ -73,11 +75,7 @@ def prepare(job: RestorationJob) -> Runnable:
         inputs.check_measured(task, settings, stored is not None)
     source = places.source_of(str(own.input), str(own.output))
     folder = source.root
-    if own.list:
-        files = selection.read_list(own.list, folder)
-    else:
-        files = selection.list_inputs(str(folder), own.measured, own.output)
-        files = pairing.without_own(files, settings, folder)
+    files = selection.read_list(own.list, folder) if own.list else images_of(job, folder, settings)
     prior = job.prior()
     plan = methods.plan_of(job.method, prior)
     sampler = None if plan is None else plan.sampler
@@ -94,6 +92,8 @@ def prepare(job: RestorationJob) -> Runnable:
         places.refuse_removed(str(own.input), str(own.output), KINDS)
         selection.refuse_removed(files, results.folder, KINDS)
     results.expect({one.name: one.file for one in chosen})
+    results.damaged.update(_changed(results, chosen, reader, remote.is_remote(str(own.input))))
+    done = processes.union(results.done)
     missing = [c for c in chosen if c.name not in done and results.writer.takes(c.name)]
     source.fetch(c.path for c in missing)
     entries, failures = reader.check(missing)
@@ -112,12 +112,15 @@ def prepare(job: RestorationJob) -> Runnable:
     joint = kernels.joint() if kernels else None
     spread = spread_of(own.split_rows, own.shard_params, prior)
     restorer = methods.make_restorer(own.method, job.method, prior, noise, plan, joint, search, spread)
-    if entries:
-        first = reader.measure(entries[0])
-        known = kernels.operator(first) if kernels else first.operator
-        restorer.check(first.measurement, known, first.entry.shape, noise if estimator else None)
+
+    def check(entry: inputs.Entry) -> None:
+        first, shape = reader.measure(entry), buckets.shape_of(entry, own.bucket)
+        fitted = buckets.fitted(first, kernels.operator(first) if kernels else first.operator, shape)
+        restorer.check(*fitted, shape, noise if estimator else None)
+
+    _check_kinds(entries, own.bucket, check, refuse=not done and own.shard is None)
     if results.damaged:
-        print(f"done again: {_few(results.damaged)}, missing or damaged", file=sys.stderr)
+        print(f"done again: {_few(results.damaged)}, missing, damaged or changed", file=sys.stderr)
     for error in failures.values():
         print(f"skipped: {' '.join(error.split())}", file=sys.stderr)
     if (few := cautions.few_steps(task, job.method)) is not None:
@@ -143,6 +146,53 @@ def stored_operator(job: RestorationJob) -> operators.Operator | None:
         wanted = ", ".join(dict.fromkeys(made.__name__ for made in job.task.makes))
         raise ValueError(f"--operator={job.job.operator} is a {kinds}, but --task={job.job.task} takes {wanted}")
     return found
+
+
+def images_of(job: RestorationJob, folder: pathlib.Path, settings: Any) -> list[pathlib.Path]:
+    """The images of the job's input, without what else of the job lies there; settings: of the task, files read."""
+    own = job.job
+    named = [*files_of(job.operator).values(), *([own.operator] if own.operator else [])]
+
+    def less(files):
+        return pairing.without_own(files, settings, folder, named)
+
+    return selection.list_inputs(str(folder), own.measured, own.output, less)
+
+
+def _check_kinds(entries: list[inputs.Entry], bucket: int, check: Callable[[inputs.Entry], None], refuse: bool) -> None:
+    """Check one image of each kind until the method can restore one; the others are found out before they compile.
+
+    Args:
+      refuse: whether it is an error if it can restore none; else each image fails by itself.
+
+    Raises:
+      UnsuitableError: of the first image, if so.
+    """
+    kinds, first = {}, None
+    for entry in entries:
+        kinds.setdefault(buckets.kind_of(entry, bucket), entry)
+    for entry in kinds.values():
+        try:
+            return check(entry)
+        except UnsuitableError as error:
+            first = first or error
+    if first is not None and refuse:
+        raise first
+    return None
+
+
+def _changed(results: Results, chosen: list[selection.Chosen], reader: inputs.Reader, away: bool) -> dict[str, str]:
+    """Of images of this shard that are done, one of whose files has changed since: it. away: inputs are on a bucket,
+
+    where they are not looked at, as that would be to fetch all of them.
+    """
+
+    def files_of(one: selection.Chosen):
+        files = reader.files_of(one)
+        return {name: file for name, file in files.items() if not (away and name == "input")}
+
+    mine = [one for one in chosen if one.name in results.done and results.writer.takes(one.name)]
+    return origins.changed(results.folder, mine, files_of)
 
 
 def _few(files: Mapping[str, str], most: int = 5) -> str:

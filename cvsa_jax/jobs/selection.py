@@ -5,7 +5,8 @@ import os
 import pathlib
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from cvsa_jax import folders
@@ -37,8 +38,13 @@ def choose(
     Args:
       files: below root, or root itself. before: file by name, of what the job named earlier.
       done: names of what is done, perhaps without a record in `before`.
+
+    Raises:
+      InputError: if two files would be one in tables.
     """
     relative = [_text(f.relative_to(root) if root.is_dir() else pathlib.Path(f.name)) for f in files]
+    if twice := next((name for name, count in Counter(relative).items() if count > 1), None):
+        raise InputError(f"{root} has two files {twice}, as a byte that is no UTF-8 is written %E9: rename one")
     stems = {r: str(pathlib.PurePath(r).with_suffix("")) for r in relative}
     order = sorted(stems, key=lambda r: (pathlib.PurePath(r).suffix.lower() != ".png", r))
     names = {file: name for name, file in before.items()}
@@ -70,18 +76,24 @@ def _text(path: pathlib.PurePath) -> str:
     return re.sub("[\udc80-\udcff]", lambda m: f"%{ord(m[0]) - 0xDC00:02X}", path.as_posix())
 
 
-def list_inputs(path: str, measured: bool, output: str | None = None) -> list[pathlib.Path]:
+def list_inputs(
+    path: str, measured: bool, output: str | None = None,
+    less: Callable[[list[pathlib.Path]], list[pathlib.Path]] = lambda files: files,
+) -> list[pathlib.Path]:  # fmt: skip
     """The images, and of measurements the arrays, below a path; where a name has both, the array.
 
     Args:
       path: of a file or a folder. measured: whether they are measurements. output: a folder that is left out.
+      less: takes out the job's own masks and kernels, which supersede no image.
 
     Raises:
-      InputError: as `folders.list_images`, or if the input is the output.
+      InputError: as `folders.list_images` and `less`, if the input is the output, or if no image is left.
     """
     if output is not None and os.path.isdir(path) and os.path.isdir(output) and os.path.samefile(path, output):
         raise InputError(f"--output={output} is --input itself; name another folder")
     files = folders.list_images(path, ARRAYS if measured else (), [] if output is None else [output], folders.note)
+    if not (files := less(files)):
+        raise InputError(f"no image in {path} beside the masks, the kernels and the operator that this job names")
     arrays = {f.with_suffix("") for f in files if f.suffix.lower() in ARRAYS}
     return [f for f in files if f.suffix.lower() in ARRAYS or f.with_suffix("") not in arrays]
 

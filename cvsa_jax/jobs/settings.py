@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cvsa_jax.checkpoints import LoadedPrior, classes_of
+from cvsa_jax.checkpoints import LoadedPrior, spec_of
 from cvsa_jax.diffusion import CLD
 from cvsa_jax.experts import experts
 from cvsa_jax.jobs import buckets, pairing
@@ -69,9 +69,9 @@ class RestorationJob:
         """
         own = self.job
         second, label = own.high_noise_checkpoint, own.class_label
-        high_label = label if label is not None and second and classes_of(second) else None
+        high_label = label if label is not None and second and spec_of(second).classes else None
         # Where neither knows classes the first refuses the label.
-        low_label = label if high_label is None or classes_of(own.checkpoint) else None
+        low_label = label if high_label is None or spec_of(own.checkpoint).classes else None
         low = self.load(own.checkpoint, low_label).prior
         if second is None:
             if own.switch_noise is not None:

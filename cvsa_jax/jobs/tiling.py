@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from cvsa_jax import processes, tiles
+from cvsa_jax.jobs import buckets
 from cvsa_jax.jobs.inputs import Entry
 from cvsa_jax.jobs.settings import RestorationJob
 from cvsa_jax.priors import Prior
@@ -56,7 +57,7 @@ def settled(job: RestorationJob, prior: Prior, entries: Iterable[Entry], stored:
     tile = job.job.tile if job.job.tile is not None else stored
     if tile and job.job.split_rows:
         raise InputError(f"--split_rows sees an image as a whole, not in tiles of {tile} pixels: give --tile=0")
-    if tile is None and any(large(entry.shape) for entry in entries):
+    if tile is None and any(large(buckets.shape_of(entry, job.job.bucket)) for entry in entries):
         tile = 0 if job.job.split_rows else tiles.automatic_tile(prior, processes.least(tiles.memory()))
     return dataclasses.replace(job, job=dataclasses.replace(job.job, tile=tile))
 

@@ -29,23 +29,26 @@ class PairedFiles:
     def __init__(self, folder: str, kind: str, read: Callable[[str], Any], suffixes: tuple[str, ...] = ()):
         self.folder, self.kind, self._read = pathlib.Path(folder), kind, read
         self._files: dict[str, list[pathlib.Path]] = defaultdict(list)
+        self._plain: dict[str, list[pathlib.Path]] = defaultdict(list)  # without capitals
         for path in folders.list_images(folder, suffixes):
-            self._files[path.relative_to(self.folder).with_suffix("").as_posix()].append(path)
+            name = path.relative_to(self.folder).with_suffix("").as_posix()
+            self._files[name].append(path)
+            self._plain[name.lower()].append(path)
 
-    def find(self, image: pathlib.PurePath) -> pathlib.Path:
-        """The file that belongs to an image, whose path is relative to the input.
+    def find(self, image: pathlib.PurePath, path: pathlib.Path | None = None) -> pathlib.Path:
+        """The file that belongs to an image; where images and these lie in one folder, never the image itself.
+
+        Args:
+          image: its path relative to the input. path: where it is, if it may lie in this folder too.
 
         Raises:
           InputError: if there is none, or more than one.
         """
-        stem = image.with_suffix("").as_posix()
+        stem, own = image.with_suffix("").as_posix(), None if path is None else path.resolve()
         names = (stem, image.as_posix(), f"{stem}_{self.kind}", f"{stem}-{self.kind}")
-        plain: dict[str, list[pathlib.Path]] = defaultdict(list)
-        for name, paths in self._files.items():
-            plain[name.lower()] += paths
-        for table, key in ((self._files, str), (plain, str.lower)):
+        for table, key in ((self._files, str), (self._plain, str.lower)):
             for name in names:
-                found = table.get(key(name), [])
+                found = [file for file in table.get(key(name), []) if file.resolve() != own]
                 if len(found) > 1:
                     both = " and ".join(p.name for p in found[:2])
                     raise InputError(f"the folder {self.folder} has {both}, but one {self.kind} is needed")
@@ -53,6 +56,6 @@ class PairedFiles:
                     return found[0]
         raise InputError(f"the folder {self.folder} has no {self.kind} of that name, such as {stem}.png")
 
-    def of(self, image: pathlib.PurePath) -> Any:
-        """What the file of an image holds; raises InputError as `find` and its reader do."""
-        return self._read(str(self.find(image)))
+    def of(self, image: pathlib.PurePath, path: pathlib.Path | None = None) -> Any:
+        """What the file of an image holds, which `find` finds; raises InputError as that and its reader do."""
+        return self._read(str(self.find(image, path)))
