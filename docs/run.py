@@ -363,6 +363,7 @@ def make_files(folder: pathlib.Path) -> None:
     np.save(folder / "kernel.npy", np.full((3, 3), 1 / 9))
     code = [tiny_code(b.text) for b in blocks(ROOT / "README.md") if b.language == "python"]
     (folder / "mine.py").write_text("\n".join([*code, "from cvsa_jax.commands import main", "main()"]))
+    (folder / "eight.txt").write_text("a.png\n")
     (folder / "GOPRO_wVAE.pth").write_bytes(b"a stand-in, see `small_encoder`")
     levels = {"channels": (8, 8), "encoder_blocks": (1, 1), "decoder_blocks": (1, 1)}
     for name, some, patch in (("prior", photographs, 2), ("kernels", data.draw_kernels(64, 8, 0), 1)):
