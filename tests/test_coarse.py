@@ -9,6 +9,7 @@ import pytest
 
 from cvsa_jax import CLD, prior_from_denoiser, restore
 from cvsa_jax.batch import BatchRestorer, guided_loops
+from cvsa_jax.jobs import resolve
 from cvsa_jax.noise import GaussianNoise
 from cvsa_jax.operators import make_operator
 from cvsa_jax.operators.masks import Mask
@@ -116,3 +117,9 @@ def test_it_is_the_preset_of_holes_and_refused_where_it_means_nothing():
         restore(jax.random.key(0), y, blur, _prior(), image_shape=y.shape, noise_std=0.1, settings=SETTINGS)
     with pytest.raises(ValueError, match="restore"):
         guided_sampler(y, blur, _prior(), noise_std=0.1, settings=SETTINGS)
+
+
+@pytest.mark.parametrize("start", ["coarse", "solution"])
+def test_a_blind_job_refuses_a_start_that_needs_the_kernel(start):
+    with pytest.raises(ValueError, match=f"--start={start} is not for blind tasks"):
+        resolve({"task": "blind_motion_deblur", "input": ".", "output": "x", "start": start})

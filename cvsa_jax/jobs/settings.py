@@ -20,7 +20,7 @@ from cvsa_jax.operators import TASKS, Task, find_task, in_linear_light
 from cvsa_jax.operators.task import BlindSettings
 from cvsa_jax.presets import ACCURACY, USUAL
 from cvsa_jax.priors import Prior
-from cvsa_jax.sampler_settings import GUESS
+from cvsa_jax.sampler_settings import COARSE, GUESS, NOISE, SOLUTION
 from cvsa_jax.settings import (
     Field,
     build,
@@ -193,7 +193,10 @@ def _refuse_idle(job: RestorationJob, given: Mapping[str, Any]) -> None:
         raise ValueError(f"{job.job.task} needs --{name}=FILE")
     if job.noise.estimated and not job.job.measured:
         raise ValueError("--noise_std=auto estimates the noise of measurements: give --measured, or a number")
-    if job.task.blind and getattr(job.method, "start", None) != GUESS:
+    start = getattr(job.method, "start", None)
+    if job.task.blind and start in (SOLUTION, COARSE):
+        raise ValueError(f"--start={start} is not for blind tasks, whose kernel is not known: take {GUESS} or {NOISE}")
+    if job.task.blind and start != GUESS:
         idle["search_guesses"] = f"without --start={GUESS}"
     refuse(pairing.idle(job.task, job.operator) | idle, given)
     buckets.check(job.task, job.job.method, job.job.bucket)
