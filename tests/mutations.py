@@ -359,6 +359,12 @@ MUTATIONS = (
              "light[1:, :-1], light[:-1, 1:]", "tests/test_operators.py -k camera"),
     Mutation("masks: a shifted one is not told", "operators/misplaced.py", "    if words:", "    if False:",
              "tests/test_mask_files.py -k beside"),
+    Mutation("coarse: begun at noise", "restoration.py", "settings.start == COARSE and factor == 1",
+             "settings.start == COARSE", "tests/test_coarse.py"),
+    Mutation("coarse: the noise of one pixel", "operators/masks.py", "1 / jnp.where(some, weight, 1) +",
+             "count / jnp.where(some, weight, 1) +", "tests/test_coarse.py"),
+    Mutation("coarse: a soft mask's gain kept", "operators/masks.py", "y / jnp.where(seen != 0, seen, 1)", "y * 1",
+             "tests/test_coarse.py"),
     Mutation("stopping: not asked", "jobs/restoring.py", "if processes.anyone(stopping.asked()):", "if False:",
              "tests/test_restart.py -k sigterm"),
 )  # fmt: skip
