@@ -579,6 +579,9 @@ class Everything(Operator):
     def picture(self):
         return np.asarray(self.gain / 9) * np.ones((4, 3, 1))
 
+    def reduced(self, y, noise, factor):
+        return y[::factor, ::factor] / factor, Everything(self.gain / factor), noise
+
 
 ALL, OTHER = Everything(jnp.asarray(2.0)), Everything(jnp.asarray(3.0))
 
@@ -600,6 +603,7 @@ def test_operators_have_a_default_of_every_method():
         np.testing.assert_array_equal(found, x)
     assert plain.project(x, x) is None
     assert plain.first_guess(x, key) is None
+    assert plain.reduced(x, GaussianNoise(0.1), 2) is None
     assert plain.solve_gram(x, 0.1, 0.2) is None
     assert plain.near_gram(x, 0.1, x) is None
     assert plain.blur_kernel() is None
@@ -616,12 +620,15 @@ def test_views_hand_on_every_method(averaged):
     moved = ALL.project(part, y) - part
     # White variances: those of a mean of channels are the mean's alone.
     white = jnp.full((4, 5, averaged if averaged > 1 else 3), 0.2)
+    noise = GaussianNoise(0.1)
+    small, seen, _ = view.reduced(y, noise, 2)
     expected = {
         "restrict": (view.restrict(y), ALL.restrict(y)),
         "measure": (view.measure(x), ALL.measure(part)),
         "expected": (view.expected(x, std), ALL.expected(part, std)),
         "project": (view.project(x, y), x.at[:4, :5].add(moved)),
         "first_guess": (view.first_guess(y, key), ALL.first_guess(y, key)),
+        "reduced": (small, ALL.reduced(y, noise, 2)[0]),
         "solve_gram": (view.solve_gram(y, 0.1, 0.2), ALL.solve_gram(y, 0.1, 0.2 / averaged)),
         "near_gram": (view.near_gram(y, 0.1, white), ALL.solve_gram(y, 0.1, 0.2 / averaged)),
         "blur_kernel": (view.blur_kernel(), ALL.blur_kernel()),
@@ -632,6 +639,8 @@ def test_views_hand_on_every_method(averaged):
         np.testing.assert_allclose(found, wanted, rtol=1e-6, err_msg=name)
         assert view.offers(name)
         assert not View(Plain(), 4, 5, averaged).offers(name)
+    assert seen(x).shape == small.shape  # of a part of half the side, its sides rounded up
+    assert View(Plain(), 4, 5, averaged).reduced(y, noise, 2) is None
     np.testing.assert_allclose(view.crop(view.project(x, y)), ALL.project(part, y), rtol=1e-5, atol=1e-6)
     assert View(Plain(), 4, 5, averaged).project(x, y) is None
 
@@ -650,13 +659,14 @@ def test_chains_hand_on_every_method():
         "first_guess": (both.first_guess(y, key), ALL.first_guess(OTHER.first_guess(y, last_key), first_key)),
         "picture": (both.picture()[:, [0, 2, 3, 4, 5, 7], 0], np.tile([2 / 9, 2 / 9, 0, 0, 3 / 9, 3 / 9], (4, 1))),
     }
-    assert set(expected) | {"solve_gram", "near_gram", "blur_kernel"} == set(OPTIONAL)
+    assert set(expected) | {"reduced", "solve_gram", "near_gram", "blur_kernel"} == set(OPTIONAL)
     for name in OPTIONAL:
         if name in expected:
             np.testing.assert_allclose(*expected[name], rtol=1e-6, err_msg=name)
         assert both.offers(name) == (name in expected), name
         for mixed in (Chain(Plain(), ALL), Chain(ALL, Plain())):
             assert mixed.offers(name) == (name in ("restrict", "measure", "expected", "picture")), name
+    assert both.reduced(y, GaussianNoise(0.1), 2) is None
     assert both.solve_gram(y, 0.1, 0.2) is None
     assert both.blur_kernel() is None
     for mixed in (Chain(Plain(), ALL), Chain(ALL, Plain())):

@@ -10,7 +10,7 @@ from cvsa_jax.operators.identity import Identity
 # What a chain can only do where both of its operators can.
 _BOTH = ("project", "first_guess")
 # What a chain has no closed form of: H H' of two operators is no product of theirs.
-_NEITHER = ("solve_gram", "near_gram", "blur_kernel")
+_NEITHER = ("reduced", "solve_gram", "near_gram", "blur_kernel")
 
 
 @flax.struct.dataclass
