@@ -213,7 +213,7 @@ def _constants(task: str, row: str, job: FinishedJob) -> list[dict]:
 def compare(
     plan: Plan, files: list[str], judge: Judge, caption: str, settings: dict, count: int
 ) -> tuple[str, list[FinishedJob]]:
-    """Run the jobs and write what came out; (the tables as text, the jobs in which images failed).
+    """Run the jobs and write what came out; (the tables as text, the jobs in them in which images failed).
 
     Args:
       plan: of the jobs. files: names of the images, relative to the input folder. judge: of the figures.
@@ -245,5 +245,4 @@ def compare(
         draw(plan, done, task, count)
     facts = settings | record["versions"]
     report.write_report(plan.output / "report.html", "Comparison", caption, grids, rows, facts)
-    jobs = [FinishedJob(folder) for cell in done for folder in _numbers(plan, *cell)]
-    return text, [job for job in jobs if job.failures]
+    return text, [job for job in done.values() if job.failures]
