@@ -6,7 +6,7 @@ from typing import NamedTuple
 from cvsa_jax.baselines import BLIND_BASELINES, baseline_loop
 from cvsa_jax.blind import Layout, PairPrior, blind_loop
 from cvsa_jax.noise import NoiseModel
-from cvsa_jax.plans import Plan, enlargement, make_plan, of_size
+from cvsa_jax.plans import Plan, make_plan, of_size
 from cvsa_jax.priors import Prior
 from cvsa_jax.restoration import make_loop
 from cvsa_jax.sampler_settings import SamplerSettings
@@ -41,8 +41,7 @@ def guided_loops(
 
     def make(measurement, operator, priors, canvas, own: NoiseModel | None = None):
         if kernel is None:
-            sized = of_size(plan, prior.cld, enlargement(prior.image_size, canvas))
-            return make_loop(measurement, operator, priors[0], own or noise, sized)
+            return make_loop(measurement, operator, priors[0], own or noise, of_size(plan, priors[0], canvas))
         pair = PairPrior(*priors, layout=Layout(canvas, kernel.side(canvas)))
         return blind_loop(measurement, operator, pair, own or noise, plan)
 

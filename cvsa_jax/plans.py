@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cvsa_jax.diffusion import CLD, time_grid
+from cvsa_jax.priors import Prior
 from cvsa_jax.pyramid import levels_of
 from cvsa_jax.sampler_settings import COARSE, NOISE, SOLUTION, SamplerSettings
 from cvsa_jax.samplers import SAMPLERS, Sampler, with_corrections
@@ -73,13 +74,16 @@ def enlargement(image_size: int | None, image_shape: tuple[int, ...]) -> int:
     return 2 ** levels_of(image_shape, image_size)
 
 
-def of_size(plan: Plan, cld: CLD, factor: int) -> Plan:
-    """The plan of images that are `enlargement` times as large as the prior's own: begun with a small one they start
-    at the noise COARSE_NOISE * factor at most, which on its pixels is COARSE_NOISE."""
-    if plan.settings.start != COARSE or factor == 1:
+def of_size(plan: Plan, prior: Prior, image_shape: tuple[int, ...]) -> Plan:
+    """The plan of images (H, W, C). Of those that begin with a small one, by a factor of `enlargement`, the noise at
+    the start is COARSE_NOISE * factor at most, which on its pixels is COARSE_NOISE; others of them begin at noise."""
+    if plan.settings.start != COARSE:
         return plan
-    start = float(cld.time_of_noise(COARSE_NOISE * factor))
-    return make_plan(dataclasses.replace(plan.settings, t_start=min(plan.settings.t_start, start)), cld)
+    factor = enlargement(prior.image_size, image_shape)
+    if factor == 1:
+        return plan._replace(settings=dataclasses.replace(plan.settings, start=NOISE))
+    start = float(prior.cld.time_of_noise(COARSE_NOISE * factor))
+    return make_plan(dataclasses.replace(plan.settings, t_start=min(plan.settings.t_start, start)), prior.cld)
 
 
 def _factory(settings: SamplerSettings) -> Callable[..., Sampler]:

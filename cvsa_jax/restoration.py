@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -43,12 +43,11 @@ def make_loop(measurement: Any, operator: Operator, prior: AnyPrior, noise: Nois
     )  # fmt: skip
 
     def begin(key, image_shape):
-        factor = enlargement(getattr(prior, "image_size", None), image_shape)
-        if settings.start == NOISE or (settings.start == COARSE and factor == 1):
+        if settings.start == NOISE:
             return sampler.init(key, image_shape)
         guess_key, noise_key, init_key = jax.random.split(key, 3)
         if settings.start == COARSE:
-            guess = _coarse(guess_key, measurement, operator, prior, noise, settings, image_shape, factor)
+            guess = _coarse(guess_key, measurement, operator, cast(Prior, prior), noise, settings, image_shape)
         else:
             guess = operator.first_guess(measurement, guess_key)
         if guess is None and settings.start == SOLUTION:
@@ -76,8 +75,9 @@ def _fit(image: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return jnp.broadcast_to(jnp.pad(image, margins, mode="edge"), shape)
 
 
-def _coarse(key, measurement, operator, prior, noise, settings: SamplerSettings, image_shape, factor: int) -> jax.Array:
-    """An image restored at a `factor`-th of its side from noise, enlarged again (by cubic interpolation)."""
+def _coarse(key, measurement, operator, prior: Prior, noise, settings: SamplerSettings, image_shape) -> jax.Array:
+    """An image restored from noise at the prior's own side, and enlarged again by cubic interpolation."""
+    factor = enlargement(prior.image_size, image_shape)
     found = operator.reduced(measurement, noise, factor)
     if found is None:
         raise ValueError("this operator does not tell what it measures of a smaller image; start from noise")
@@ -173,8 +173,7 @@ def _restored(image_shape, settings: SamplerSettings, key, measurement, operator
     canvas, height, width = prior.canvas(image_shape), *image_shape[:2]
     same, seen = canvas == image_shape, view(operator, prior, image_shape)
     settings = dataclasses.replace(settings, data_weight=weight)
-    plan = make_plan(settings, prior.cld, prior.highest_noise)
-    plan = of_size(plan, prior.cld, enlargement(prior.image_size, canvas))
+    plan = of_size(make_plan(settings, prior.cld, prior.highest_noise), prior, canvas)
     loop = make_loop(measurement, operator if same else seen, prior, noise, plan)
     state, trace = run_steps(loop, loop.init(key, canvas), 0, settings.num_steps)
     if same:
