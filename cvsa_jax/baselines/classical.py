@@ -72,9 +72,8 @@ def _(operator: Clip, y, noise_std, image_shape):
 def _(operator: Mask, y, noise_std, image_shape):
     from skimage.restoration import inpaint_biharmonic
 
-    seen = np.asarray(operator.seen, np.float64)
-    known = np.where(seen != 0, y / np.where(seen != 0, seen, 1), 0)
-    return inpaint_biharmonic(known, seen[..., 0] == 0, channel_axis=-1)
+    known, hole = np.asarray(operator.pixels(jnp.asarray(y))), np.asarray(operator.seen)[..., 0] == 0
+    return inpaint_biharmonic(known, hole, channel_axis=-1)
 
 
 def _wiener(y, kernel, noise_std):

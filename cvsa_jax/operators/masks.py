@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from cvsa_jax.noise import GaussianNoise
+from cvsa_jax.numerics import ratio
 from cvsa_jax.operators.base import Operator
 from cvsa_jax.operators.mask_files import AUTO, MEANS, MaskPicture, read_mask
 from cvsa_jax.operators.paired_files import PairedFiles
@@ -41,6 +42,10 @@ class Mask(Operator):
     def restrict(self, y: jax.Array) -> jax.Array:
         return jnp.where(self.seen != 0, y, 0.0)
 
+    def pixels(self, y: jax.Array) -> jax.Array:
+        """The pixels that y tells of, without the gain of a soft mask; zero where nothing is seen."""
+        return ratio(y, jnp.broadcast_to(jnp.asarray(self.seen, y.dtype), y.shape))
+
     def reduced(self, y, noise, factor):
         """Of each square the mean of what is seen there, by its precision p_i = seen^2 / sigma^2; y' = sum p x / sum p.
 
@@ -48,7 +53,6 @@ class Mask(Operator):
         """
         seen = jnp.asarray(self.seen, y.dtype)
         precision = jnp.broadcast_to(seen**2 / noise.variance(y), y.shape)
-        pixels = jnp.where(seen != 0, y / jnp.where(seen != 0, seen, 1), 0)
         margins = ((0, -y.shape[0] % factor), (0, -y.shape[1] % factor), (0, 0))
 
         def sums(a):
@@ -57,9 +61,9 @@ class Mask(Operator):
 
         weight, count = sums(precision), sums((seen != 0).astype(y.dtype))
         some = count > 0
-        mean = jnp.where(some, sums(precision * pixels) / jnp.where(some, weight, 1), 0)
-        spread = DETAIL**2 * (1 / jnp.maximum(count, 1) - 1 / factor**2)
-        variance = jnp.where(some, 1 / jnp.where(some, weight, 1) + jnp.maximum(spread, 0), 1)
+        mean = ratio(sums(precision * self.pixels(y)), weight)
+        spread = DETAIL**2 * jnp.maximum(1 / jnp.maximum(count, 1) - 1 / factor**2, 0)
+        variance = jnp.where(some, ratio(jnp.ones_like(weight), weight) + spread, 1)
         return mean, Mask(some.astype(y.dtype)), GaussianNoise(jnp.sqrt(variance))
 
     def solve_gram(self, r, noise_variance, prior_variance):
@@ -186,8 +190,8 @@ def _given(generator, height, width, settings: MaskSettings) -> Mask:
 
 
 # What a hole is filled with must fit its border: over 200 levels it is drawn afresh until it does. A wide one needs
-# what is known of whole images, which the prior knows at its own size. Samples
-# cannot forget what they drew; a seam shows unless the chain is corrected at each noise level.
+# what the prior knows of whole things, which it does at its own size. Samples cannot forget what they drew; a seam
+# shows unless the chain is corrected at each noise level.
 _HOLE = {"num_steps": 200, "start": "coarse"}
 _HOLE_SAMPLES = {
     "sampler": "ancestral", "guidance": "covariance", "num_steps": 25, "num_corrections": 7, "data_weight": 1.0,
